@@ -1,0 +1,30 @@
+# Each target is a script in scripts/, which does the set-up it needs: nothing has to run first.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format sanitize wheel clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## build the library and show what it does
+	@scripts/demo.sh
+
+test: ## build everything and run every test (PYTEST_ARGS="-k save", CTEST_ARGS="-R Header")
+	@scripts/test.sh
+
+lint: ## clang-format, the layers of csrc, ruff and mypy; changes nothing
+	@scripts/lint.sh
+
+format: ## format the C++ and Python sources in place
+	@scripts/format.sh
+
+sanitize: ## the C++ tests under sanitizers (SANITIZE=thread: those of the core)
+	@scripts/sanitize.sh
+
+wheel: ## build a wheel into dist/
+	@scripts/wheel.sh
+
+clean: ## delete what was built (not .venv, nor the model that was downloaded)
+	@scripts/clean.sh
+
+distclean: ## delete .venv, too, and the model
+	@scripts/clean.sh all

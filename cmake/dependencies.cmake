@@ -1,0 +1,31 @@
+# Third-party parts: the system's where it has them, a pinned release otherwise. torch stands apart,
+# in FindLibTorch.cmake.
+include(FetchContent)
+
+# For every target of ours that parses or writes JSON. An interface library of its own keeps the
+# directory away from the others.
+find_path(RAPIDJSON_INCLUDE_DIR rapidjson/reader.h HINTS $ENV{RAPIDJSON_INCLUDE_DIR}
+  DOC "The folder that holds rapidjson/reader.h")
+if(NOT RAPIDJSON_INCLUDE_DIR)
+  message(STATUS "RapidJSON is not installed (Debian: rapidjson-dev): fetching 1.1.0")
+  FetchContent_Declare(rapidjson
+    URL https://github.com/Tencent/rapidjson/archive/refs/tags/v1.1.0.tar.gz
+    URL_HASH SHA256=bf7ced29704a1e696fbccf2a2b4ea068e7774fa37f6d7dd4039d0787f8bed98e
+    SOURCE_SUBDIR none) # its own CMakeLists is for a CMake of 2014 and wants to build its tests
+  FetchContent_MakeAvailable(rapidjson)
+  set(RAPIDJSON_INCLUDE_DIR ${rapidjson_SOURCE_DIR}/include)
+endif()
+add_library(torch_safetensors_rapidjson INTERFACE)
+target_include_directories(torch_safetensors_rapidjson SYSTEM INTERFACE ${RAPIDJSON_INCLUDE_DIR})
+
+if(TORCH_SAFETENSORS_BUILD_TESTS)
+  find_package(GTest CONFIG QUIET)
+  if(NOT GTest_FOUND)
+    message(STATUS "GoogleTest is not installed (Debian: libgtest-dev): fetching 1.14.0")
+    set(INSTALL_GTEST OFF CACHE BOOL "" FORCE)
+    FetchContent_Declare(googletest
+      URL https://github.com/google/googletest/archive/refs/tags/v1.14.0.tar.gz
+      URL_HASH SHA256=8ad598c73ad796e0d8280b082cebd82a630d73e73cd3c70057938a6501bba5d7)
+    FetchContent_MakeAvailable(googletest)
+  endif()
+endif()

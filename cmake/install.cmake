@@ -1,0 +1,10 @@
+# The same layout as inside the wheel, which setup.py fills from the same files.
+set(TORCH_SAFETENSORS_VERSION ${PROJECT_VERSION})
+set(package share/cmake/torch_safetensors)
+foreach(name torch_safetensorsConfig torch_safetensorsConfigVersion)
+  configure_file(cmake/${name}.cmake.in ${package}/${name}.cmake @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/${package}/${name}.cmake DESTINATION ${package})
+endforeach()
+install(FILES cmake/FindLibTorch.cmake DESTINATION ${package})
+install(DIRECTORY csrc/include/torch_safetensors DESTINATION include FILES_MATCHING PATTERN *.h)
+install(TARGETS torch_safetensors LIBRARY DESTINATION lib)

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "format/header.h"
+
+namespace torch_safetensors::format {
+
+/// A tensor to be written. The views must outlive the call they are passed to.
+struct TensorSpec {
+  std::string_view name;
+  DType dtype;
+  /// As it shall stand in the header: for F4 the last dimension counts elements, not bytes.
+  std::span<const int64_t> shape;
+};
+
+/// What stands in front of the data, and the order in which the data follows.
+struct SerializedHeader {
+  /// Length field, JSON and padding; a multiple of 8 bytes long.
+  std::string bytes;
+  /// Indices into the specs: dtype descending, then name by its bytes.
+  std::vector<size_t> order;
+  /// Bytes of all tensors together.
+  uint64_t data_size;
+};
+
+/// The header of a file that holds `specs`, byte for byte what the reference writes, with the
+/// metadata sorted by key. `metadata` may be null (no `__metadata__`); an empty one is written as {}.
+/// Names must be unique. Throws SafetensorError for a name or metadata that is not UTF-8, a tensor named
+/// `__metadata__`, a size that overflows or does not end at a byte, and a header over kMaxHeaderSize.
+SerializedHeader serialize_header(std::span<const TensorSpec> specs, const Metadata* metadata);
+
+}  // namespace torch_safetensors::format

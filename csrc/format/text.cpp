@@ -1,0 +1,88 @@
+#include "format/text.h"
+
+namespace torch_safetensors::format {
+namespace {
+
+constexpr size_t kLongest = 200;
+
+/// Bytes of the UTF-8 sequence at the start of `text`; 0 if there is none (RFC 3629, table 3-7 of Unicode).
+size_t sequence_length(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const auto continues = [&](size_t i, unsigned char low = 0x80, unsigned char high = 0xBF) {
+    return i < text.size() && byte(i) >= low && byte(i) <= high;
+  };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) {
+    return 1;
+  }
+  if (lead >= 0xC2 && lead <= 0xDF) {
+    return continues(1) ? 2 : 0;
+  }
+  if (lead >= 0xE0 && lead <= 0xEF) {
+    // Neither overlong forms nor surrogates.
+    const bool second = continues(1, lead == 0xE0 ? 0xA0 : 0x80, lead == 0xED ? 0x9F : 0xBF);
+    return second && continues(2) ? 3 : 0;
+  }
+  if (lead >= 0xF0 && lead <= 0xF4) {
+    const bool second = continues(1, lead == 0xF0 ? 0x90 : 0x80, lead == 0xF4 ? 0x8F : 0xBF);
+    return second && continues(2) && continues(3) ? 4 : 0;
+  }
+  return 0;
+}
+
+void append_escaped(std::string& to, unsigned char byte) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  to += "\\x";
+  to += kDigits[byte >> 4];
+  to += kDigits[byte & 15];
+}
+
+}  // namespace
+
+std::string printable(std::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const size_t length = sequence_length(text);
+    const auto first = static_cast<unsigned char>(text[0]);
+    if (length == 0 || first < 0x20 || first == 0x7F) {
+      append_escaped(result, first);
+      text.remove_prefix(1);
+    } else {
+      result += text.substr(0, length);
+      text.remove_prefix(length);
+    }
+  }
+  return result;
+}
+
+std::string quoted(std::string_view text) {
+  if (text.size() <= kLongest) {
+    return "'" + printable(text) + "'";
+  }
+  // A sequence that the cut splits comes out escaped.
+  return "'" + printable(text.substr(0, kLongest / 2)) + "[...]" +
+         printable(text.substr(text.size() - kLongest / 2)) + "' (" + std::to_string(text.size()) +
+         " bytes)";
+}
+
+bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const size_t length = sequence_length(text);
+    if (length == 0) {
+      return false;
+    }
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
+std::string describe(DType dtype, std::span<const int64_t> shape) {
+  std::string text(dtype_name(dtype));
+  text += " [";
+  for (size_t i = 0; i < shape.size(); ++i) {
+    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  }
+  return text + "]";
+}
+
+}  // namespace torch_safetensors::format

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "format/dtype.h"
+
+namespace torch_safetensors::format {
+
+/// `text` in single quotes for an error message: control characters and bytes that are not UTF-8
+/// escaped as \xNN, and a long text shortened in the middle (at most about 200 bytes).
+std::string quoted(std::string_view text);
+
+/// As `quoted`, without quotes and whole: how a path stands in front of a message.
+std::string printable(std::string_view text);
+
+/// True if `text` is UTF-8 without surrogates and overlong forms.
+bool is_utf8(std::string_view text);
+
+/// `F32 [2, 2]`, for error messages.
+std::string describe(DType dtype, std::span<const int64_t> shape);
+
+}  // namespace torch_safetensors::format

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "io/temporary_file.h"
+
+namespace torch_safetensors::io {
+
+/// How a save reached its target.
+enum class Commit {
+  kRenamed,         ///< Atomically.
+  kWrittenInPlace,  ///< The file system has no rename: the target was overwritten.
+};
+
+/// A file that appears under its name only when it is whole: it is written beside the target and renamed.
+///
+/// * A symbolic link is followed: the file it points to (existing or not) is the target.
+/// * An existing target keeps its mode; a new one gets 0666 less the umask.
+/// * Anything but a regular file as target is refused (EISDIR, EINVAL).
+/// * Temporary names are short and derived from the target's; what a killed save left under them is removed
+///   by the next save to that target. A lock (flock) tells a live temporary file from a dead one.
+class AtomicFile {
+ public:
+  /// Opens the temporary file. Throws OsError.
+  explicit AtomicFile(const std::string& path);
+  /// Removes the temporary file unless it was committed.
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  /// Appends the pieces. Throws OsError (ENOSPC, EFBIG, EIO, …), after which only destruction is of use.
+  void write(std::span<const std::span<const std::byte>> pieces);
+
+  /// Puts the file under its name; `durable` also flushes it and its directory to the disk. Throws OsError,
+  /// and leaves the old file as it was. Where the file system refuses to rename (ENOSYS, EOPNOTSUPP, EPERM), the
+  /// target is overwritten in place, unless this process maps it (then the error of rename is thrown).
+  Commit commit(bool durable);
+
+ private:
+  void write_in_place(int rename_error, bool durable);
+
+  std::string path_;    // as given, for messages
+  std::string target_;  // symbolic links resolved
+  bool keeps_mode_ = false;
+  mode_t mode_ = 0666;  // of the old file, if there is one
+  TemporaryFile temporary_;  // its path is empty once it is gone
+};
+
+}  // namespace torch_safetensors::io

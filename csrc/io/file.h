@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace torch_safetensors::io {
+
+/// A regular file, open for reading. Its size is that of the moment it was opened.
+class File {
+ public:
+  /// Throws OsError: ENOENT, EACCES, EISDIR for a directory, EINVAL for any other kind that is not a
+  /// regular file (never blocks on a FIFO), EINVAL for a path with a NUL in it.
+  explicit File(std::string path);
+  ~File();
+  File(File&& other) noexcept;
+  File& operator=(File&&) = delete;
+
+  const std::string& path() const { return path_; }
+  uint64_t size() const { return size_; }
+  int descriptor() const { return descriptor_; }
+
+  /// True on network and FUSE file systems, where reading by page faults is slow or unsafe.
+  bool is_remote() const;
+
+  /// Fills `into` from `offset`. Throws OsError, EIO with both numbers if the file ends before
+  /// (it was truncated after it was opened). Safe to call from several threads.
+  void read_at(uint64_t offset, std::span<std::byte> into) const;
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+  uint64_t size_ = 0;
+};
+
+}  // namespace torch_safetensors::io

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "io/file.h"
+
+namespace torch_safetensors::io {
+
+/// A piece of a file and where it shall go.
+struct ReadRange {
+  uint64_t offset;
+  std::span<std::byte> into;
+};
+
+/// Reads all ranges, large amounts with several threads of its own that end before it returns (a pool
+/// would not survive fork). Throws the first error after all threads have ended.
+void read_ranges(const File& file, std::span<const ReadRange> ranges);
+
+}  // namespace torch_safetensors::io

@@ -1,0 +1,128 @@
+#include <torch/library.h>
+
+#include "modules/operators.h"
+#include "tensors/expect.h"
+#include "tensors/load.h"
+#include "tensors/python_save.h"
+#include "tensors/safe_open.h"
+#include "tensors/save_plan.h"
+#include "torch_safetensors/torch_safetensors.h"
+
+namespace torch_safetensors {
+
+std::string version() { return TORCH_SAFETENSORS_VERSION; }
+
+namespace {
+
+/// A second copy of the library in the process (the Python package's and a C++ program's) leaves the operators to the
+/// first: registering them again would abort the process.
+bool is_registered_already() {
+  auto& dispatcher = c10::Dispatcher::singleton();
+  if (!dispatcher.findSchema({"safetensors::load_file", ""})) {
+    return false;
+  }
+  const auto registered = dispatcher.findSchema({"safetensors::_version", ""});
+  const std::string other = registered ? registered->typed<std::string()>().call() : "unknown";
+  if (other != version()) {
+    TORCH_WARN("torch_safetensors ", version(), " was loaded after version ", other,
+               ", whose operators stay in use; load one version only");
+  }
+  return true;
+}
+
+/// Registered for every backend, and invisible to autograd: no operator has a derivative.
+template <typename Kernel>
+void define(torch::Library& library, c10::FunctionSchema schema, Kernel kernel) {
+  const std::string name = schema.name();
+  library.def(std::move(schema));
+  library.impl(name.c_str(), c10::DispatchKey::CompositeExplicitAutograd, kernel);
+  library.impl(name.c_str(), c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());
+}
+
+/// TorchScript must neither drop such an operator nor move it past another one: with the alias analysis that schemas get by
+/// default, it removes a save whose result is unused, and merges two loads around a save.
+c10::FunctionSchema touches_files(const char* schema) {
+  return torch::schema(schema, c10::AliasAnalysisKind::CONSERVATIVE);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(safetensors, m) {
+  if (is_registered_already()) {
+    return;
+  }
+  define(m, touches_files("load_file(str filename, Device device='cpu', *, str backend='auto') -> Dict(str, Tensor)"),
+         TORCH_FN(load_file));
+  define(m, touches_files("load(Tensor data, Device device='cpu', *, bool copy=True) -> Dict(str, Tensor)"),
+         TORCH_FN(load));
+  define(m, touches_files("save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata=None, *, "
+                          "bool fsync=False) -> ()"),
+         TORCH_FN(save_file));
+  define(m, touches_files("save(Dict(str, Tensor) tensors, Dict(str, str)? metadata=None) -> Tensor"),
+         TORCH_FN(save));
+  define(m, touches_files("keys(str filename) -> str[]"), TORCH_FN(keys));
+  define(m, touches_files("metadata(str filename) -> Dict(str, str)"), TORCH_FN(metadata));
+  define(m, touches_files("load_tensor(str filename, str name, Device device='cpu', *, str backend='auto', "
+                          "str? expect=None) -> Tensor"),
+         TORCH_FN(tensors::load_expected_tensor));
+  define(m, touches_files("load_tensors(str filename, str[] names, Device device='cpu', *, str backend='auto', "
+                          "str[]? expect=None, bool exact=False) -> Tensor[]"),
+         TORCH_FN(tensors::load_expected));
+  define(m, touches_files("save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, "
+                          "bool fsync=False) -> ()"),
+         TORCH_FN(tensors::save_tensors));
+  // An annotated schema is right for a single tensor, also in order with the saves around it.
+  define(m, torch::schema("load_into(str filename, str name, Tensor(a!) out) -> ()",
+                          c10::AliasAnalysisKind::FROM_SCHEMA),
+         TORCH_FN(load_into));
+
+  // For the Python package alone.
+  define(m, touches_files("_version() -> str"), TORCH_FN(version));
+  define(m, touches_files("_signatures(str filename) -> (str[], str[])"), TORCH_FN(tensors::signatures));
+  define(m, touches_files("_load_file(str filename, Device device, str backend) -> (str[], Tensor[])"),
+         TORCH_FN(tensors::load_file_lists));
+  define(m, touches_files("_load(Tensor data, Device device, bool copy) -> (str[], Tensor[])"),
+         TORCH_FN(tensors::load_lists));
+  define(m, touches_files("_saved_size(Dict(str, Tensor) tensors, Dict(str, str)? metadata) -> int"),
+         TORCH_FN(tensors::saved_size));
+  define(m, touches_files("_load_model(str filename, str class_name, str[] names, Tensor[] tensors, "
+                          "str[] may_be_missing, bool strict, str backend) -> (str[], str[])"),
+         TORCH_FN(modules::load_model_lists));
+  define(m, touches_files("_check_model(str filename, str class_name, str[] names, Tensor[] tensors, "
+                          "str[] may_be_missing, bool strict) -> (str[], str[])"),
+         TORCH_FN(modules::check_model_lists));
+  define(m, touches_files("_save_model(str filename, str[] names, Tensor[] tensors, Dict(str, str)? metadata, "
+                          "bool force_contiguous, bool fsync) -> ()"),
+         TORCH_FN(modules::save_model_lists));
+
+  m.class_<tensors::SafeOpen>("SafeOpen")
+      .def(torch::init<std::string, c10::Device, std::string>(), "",
+           {torch::arg("filename"), torch::arg("device") = c10::Device(c10::kCPU), torch::arg("backend") = "auto"})
+      .def("keys", &tensors::SafeOpen::keys)
+      .def("metadata", &tensors::SafeOpen::metadata)
+      .def("get_tensor", &tensors::SafeOpen::get_tensor)
+      .def("get_tensors", &tensors::SafeOpen::get_tensors)
+      .def("get_shape", &tensors::SafeOpen::get_shape)
+      .def("get_dtype", &tensors::SafeOpen::get_dtype)
+      .def("get_slice", &tensors::SafeOpen::get_slice, "",
+           {torch::arg("name"), torch::arg("dim") = 0, torch::arg("start") = c10::IValue(),
+            torch::arg("end") = c10::IValue(), torch::arg("step") = 1})
+      .def("load_into", &tensors::SafeOpen::load_into)
+      // For the Python package alone.
+      .def("_sorted_keys", &tensors::SafeOpen::sorted_keys)
+      .def("_contains", &tensors::SafeOpen::contains)
+      .def("_has_metadata", &tensors::SafeOpen::has_metadata)
+      .def("_data_offsets", &tensors::SafeOpen::get_data_offsets)
+      .def("_get_meta", &tensors::SafeOpen::get_meta)
+      .def("_get_view", &tensors::SafeOpen::get_view)
+      // Lambdas, since def_pickle takes nothing else.
+      .def_pickle(
+          [](const c10::intrusive_ptr<tensors::SafeOpen>& self) { return self->arguments(); },
+          [](tensors::SafeOpen::Arguments arguments) { return tensors::SafeOpen::reopen(arguments); });
+  m.class_<tensors::PythonSave>("_PythonSave")
+      .def(torch::init<TensorDict, std::optional<Metadata>>())
+      .def("size", &tensors::PythonSave::size)
+      .def("write_to", &tensors::PythonSave::write_to);
+}
+
+}  // namespace torch_safetensors

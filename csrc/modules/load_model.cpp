@@ -1,0 +1,212 @@
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "format/text.h"
+#include "modules/model.h"
+#include "tensors/byte_range.h"
+#include "tensors/shared_storage.h"
+#include "tensors/source.h"
+#include "tensors/write_into.h"
+
+namespace torch_safetensors::modules {
+namespace {
+
+using tensors::ByteRange;
+using tensors::NamedTensor;
+using tensors::OpenFile;
+using tensors::Target;
+
+/// What a file and a model have to do with each other, found out before anything is written.
+struct Match {
+  LoadModelResult names;
+  std::vector<std::string> mismatches;
+  std::vector<Target> targets;
+};
+
+/// Memory of a model that a file fills, by storage: sorted, disjoint ranges.
+class FilledMemory {
+ public:
+  explicit FilledMemory(std::span<const Target> targets) {
+    for (const Target& target : targets) {
+      if (target.out.is_non_overlapping_and_dense()) {
+        ranges_[tensors::storage_key(target.out)].push_back(tensors::byte_range(target.out));
+      }
+    }
+    for (auto& [storage, ranges] : ranges_) {
+      merge(ranges);
+    }
+  }
+
+  /// True if the file fills all of the tensor's memory under other names.
+  bool covers(const at::Tensor& tensor) const {
+    const auto found = ranges_.find(tensors::storage_key(tensor));
+    const ByteRange range = tensors::byte_range(tensor);
+    return found != ranges_.end() && range.begin != range.end &&
+           std::any_of(found->second.begin(), found->second.end(), [&](const ByteRange& filled) {
+             return filled.begin <= range.begin && range.end <= filled.end;
+           });
+  }
+
+ private:
+  static void merge(std::vector<ByteRange>& ranges) {
+    std::sort(ranges.begin(), ranges.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
+    std::vector<ByteRange> merged;
+    for (const ByteRange& range : ranges) {
+      if (merged.empty() || range.begin > merged.back().end) {
+        merged.push_back(range);
+      } else {
+        merged.back().end = std::max(merged.back().end, range.end);
+      }
+    }
+    ranges = std::move(merged);
+  }
+
+  std::map<const void*, std::vector<ByteRange>> ranges_;
+};
+
+bool same_bytes(const OpenFile& file, const format::TensorEntry& a, const format::TensorEntry& b) {
+  if (a.dtype != b.dtype || a.nbytes() != b.nbytes()) {
+    return false;
+  }
+  const at::Tensor left = file.read(a, at::kCPU);
+  const at::Tensor right = file.read(b, at::kCPU);
+  return a.nbytes() == 0 || std::memcmp(left.const_data_ptr(), right.const_data_ptr(), a.nbytes()) == 0;
+}
+
+/// Of targets that are one tensor under several names, keeps the one with the smallest name. The others hold the same
+/// bytes, or loading would silently lose what they hold: then they are unexpected.
+void resolve_ties(const OpenFile& file, Match& match) {
+  const auto same = [](const Target& a, const Target& b) {
+    return !tensors::identity_less(a.out, b.out) && !tensors::identity_less(b.out, a.out);
+  };
+  std::sort(match.targets.begin(), match.targets.end(), [&](const Target& a, const Target& b) {
+    return same(a, b) ? a.entry->name < b.entry->name : tensors::identity_less(a.out, b.out);
+  });
+  std::vector<Target> kept;
+  for (Target& target : match.targets) {
+    if (kept.empty() || !same(kept.back(), target)) {
+      kept.push_back(std::move(target));
+    } else if (!same_bytes(file, *kept.back().entry, *target.entry)) {
+      match.names.unexpected.emplace_back(target.entry->name);
+    }
+  }
+  // Neighbours in the file are read together; where views overlap, the later one in the file wins.
+  std::sort(kept.begin(), kept.end(),
+            [](const Target& a, const Target& b) { return a.entry->begin < b.entry->begin; });
+  match.targets = std::move(kept);
+}
+
+void add_target(const OpenFile& file, const NamedTensor& named, const format::TensorEntry& entry, Match& match) {
+  const tensors::TensorType type = tensors::tensor_type(file.source(), entry);
+  if (named.tensor.sizes() == at::IntArrayRef(type.sizes)) {
+    match.targets.push_back({&entry, named.tensor});
+    return;
+  }
+  match.mismatches.push_back(c10::str("size mismatch for ", named.name, ": the file holds ",
+                                      at::IntArrayRef(type.sizes), " but the model has ",
+                                      named.tensor.sizes()));
+}
+
+void find_missing(const std::vector<const NamedTensor*>& absent,
+                  const std::unordered_set<std::string>& may_be_missing, Match& match) {
+  if (absent.empty()) {
+    return;
+  }
+  const FilledMemory filled(match.targets);
+  std::vector<NamedTensor> missing;
+  for (const NamedTensor* named : absent) {
+    if (!may_be_missing.contains(named->name) && !filled.covers(named->tensor)) {
+      missing.push_back(*named);
+    }
+  }
+  // Of several names for one tensor, none of which is there, the one that save_model would write is missing.
+  const tensors::DroppedNames dropped = tensors::find_dropped_names(missing);
+  for (const NamedTensor& named : missing) {
+    if (!dropped.contains(named.name)) {
+      match.names.missing.push_back(named.name);
+    }
+  }
+}
+
+Match match_names(const Model& model, const OpenFile& file,
+                  const std::unordered_set<std::string>& may_be_missing) {
+  Match match;
+  std::unordered_set<std::string_view> known;
+  std::vector<const NamedTensor*> absent;
+  for (const NamedTensor& named : model.tensors) {
+    TORCH_CHECK_VALUE(tensors::has_memory(named.tensor) || named.tensor.is_meta(), file.source(), ": tensor ",
+                      format::quoted(named.name),
+                      ": has no memory of its own to load into (it is sparse, or a subclass that wraps others)");
+    known.insert(named.name);
+    if (const format::TensorEntry* entry = file.header().find(named.name)) {
+      add_target(file, named, *entry, match);
+    } else {
+      absent.push_back(&named);
+    }
+  }
+  for (const format::TensorEntry& entry : file.header().tensors()) {
+    if (!known.contains(entry.name)) {
+      match.names.unexpected.emplace_back(entry.name);
+    }
+  }
+  find_missing(absent, may_be_missing, match);
+  resolve_ties(file, match);
+  std::sort(match.names.missing.begin(), match.names.missing.end());
+  std::sort(match.names.unexpected.begin(), match.names.unexpected.end());
+  return match;
+}
+
+std::string list(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) {
+    text += (text.empty() ? "\"" : ", \"") + format::printable(name) + '"';
+  }
+  return text;
+}
+
+/// The words are those of torch's `load_state_dict`, which people search for.
+void check_match(const Model& model, const OpenFile& file, const Match& match, bool strict) {
+  std::string problems;
+  if (strict && !match.names.missing.empty()) {
+    problems += "\n    Missing key(s) in state_dict: " + list(match.names.missing);
+  }
+  if (strict && !match.names.unexpected.empty()) {
+    problems += "\n    Unexpected key(s) in state_dict: " + list(match.names.unexpected);
+  }
+  for (const std::string& mismatch : match.mismatches) {
+    problems += "\n    " + mismatch;
+  }
+  if (!problems.empty()) {
+    tensors::throw_malformed(file.source(),
+                             "Error(s) in loading state_dict for " + model.class_name + ":" + problems);
+  }
+}
+
+}  // namespace
+
+LoadModelResult check_model(const Model& model, const std::string& filename, bool strict,
+                            const std::unordered_set<std::string>& may_be_missing) {
+  const OpenFile file(filename, "auto");
+  Match match = match_names(model, file, may_be_missing);
+  check_match(model, file, match, strict);
+  return std::move(match.names);
+}
+
+LoadModelResult load_model(const Model& model, const std::string& filename, bool strict, std::string_view backend,
+                           const std::unordered_set<std::string>& may_be_missing) {
+  const at::NoGradGuard no_grad;
+  const OpenFile file(filename, backend);
+  Match match = match_names(model, file, may_be_missing);
+  check_match(model, file, match, strict);
+  for (const Target& target : match.targets) {
+    tensors::check_writable(target.out, tensors::tensor_type(file.source(), *target.entry).dtype,
+                            file.source() + ": tensor " + format::quoted(target.entry->name));
+  }
+  tensors::write_into(file, match.targets);
+  return std::move(match.names);
+}
+
+}  // namespace torch_safetensors::modules

@@ -1,0 +1,31 @@
+#include <torch/nn/module.h>
+
+#include "modules/model.h"
+
+namespace torch_safetensors {
+namespace {
+
+modules::Model to_model(const torch::nn::Module& module) {
+  modules::Model model{module.name(), {}};
+  for (const auto& parameter : module.named_parameters(/*recurse=*/true)) {
+    model.tensors.push_back({parameter.key(), parameter.value()});
+  }
+  for (const auto& buffer : module.named_buffers(/*recurse=*/true)) {
+    model.tensors.push_back({buffer.key(), buffer.value()});
+  }
+  return model;
+}
+
+}  // namespace
+
+LoadModelResult load_model(torch::nn::Module& model, const std::string& filename, bool strict,
+                           std::string_view backend) {
+  return modules::load_model(to_model(model), filename, strict, backend);
+}
+
+void save_model(const torch::nn::Module& model, const std::string& filename,
+                const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync) {
+  modules::save_model(to_model(model), filename, metadata, force_contiguous, fsync);
+}
+
+}  // namespace torch_safetensors

@@ -1,0 +1,95 @@
+#include "tensors/check_savable.h"
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "format/text.h"
+#include "tensors/byte_range.h"
+#include "tensors/scalar_type.h"
+
+namespace torch_safetensors::tensors {
+namespace {
+
+using format::quoted;
+
+void check_layout(const NamedTensor& named) {
+  const auto& [name, tensor] = named;
+  TORCH_CHECK_VALUE(tensor.defined(), "tensor ", quoted(name), ": is undefined");
+  TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, "tensor ", quoted(name), ": is ", tensor.layout(),
+                    ", and the format holds dense tensors; call .to_dense() first");
+  TORCH_CHECK_NOT_IMPLEMENTED(!tensor.is_meta(), "tensor ", quoted(name),
+                              ": is on the meta device and has no data; load or initialise it first");
+  TORCH_CHECK_VALUE(has_memory(tensor), "tensor ", quoted(name),
+                    ": has no memory of its own (a FakeTensor, a nested tensor, or a subclass that wraps others); "
+                    "convert it to plain tensors first");
+}
+
+void check_contiguous(const NamedTensor& named) {
+  const at::Tensor& tensor = named.tensor;
+  // Resolving a lazy conjugate or negative view copies it, and only a dense one keeps its strides.
+  const bool resolved_anew = (tensor.is_conj() || tensor.is_neg()) && !tensor.is_non_overlapping_and_dense();
+  TORCH_CHECK_VALUE(tensor.is_contiguous() || resolved_anew, "tensor ", quoted(named.name),
+                    ": is not contiguous (shape ", tensor.sizes(), ", strides ", tensor.strides(),
+                    "); call .contiguous() first, or if it is a view of another tensor, save that one");
+}
+
+/// Written twice, memory would be doubled in the file and no longer shared when loaded.
+void check_no_overlap(std::span<const NamedTensor> tensors) {
+  struct Area {
+    c10::Device device;
+    ByteRange range;
+    const std::string* name;
+  };
+  std::vector<Area> areas;
+  areas.reserve(tensors.size());
+  for (const auto& [name, tensor] : tensors) {
+    if (tensor.numel() > 0 && !tensor.is_conj() && !tensor.is_neg()) {
+      areas.push_back({tensor.device(), byte_range(tensor), &name});
+    }
+  }
+  std::sort(areas.begin(), areas.end(), [](const Area& a, const Area& b) {
+    return std::tuple(a.device.type(), a.device.index(), a.range.begin, a.range.end, *a.name) <
+           std::tuple(b.device.type(), b.device.index(), b.range.begin, b.range.end, *b.name);
+  });
+  const Area* furthest = nullptr;
+  for (const Area& area : areas) {
+    if (furthest != nullptr && furthest->device == area.device) {
+      TORCH_CHECK(area.range.begin >= furthest->range.end, "tensor ", quoted(*area.name),
+                  ": Some tensors share memory: it overlaps tensor ", quoted(*furthest->name),
+                  "; use save_model, which resolves shared storage, or save a .clone() of one");
+    }
+    if (furthest == nullptr || furthest->device != area.device || area.range.end > furthest->range.end) {
+      furthest = &area;
+    }
+  }
+}
+
+}  // namespace
+
+void check_dtype(const NamedTensor& named) {
+  const auto& [name, tensor] = named;
+  const c10::ScalarType dtype = tensor.scalar_type();
+  TORCH_CHECK_VALUE(!tensor.is_quantized(), "tensor ", quoted(name), ": is quantized (", dtype,
+                    "), which the format cannot hold; save .int_repr() with its scale and zero point, or "
+                    ".dequantize() first");
+  TORCH_CHECK_VALUE(dtype != at::kComplexDouble && dtype != at::kComplexHalf, "tensor ", quoted(name),
+                    ": the format has no dtype for ", dtype, "; save torch.view_as_real(tensor) instead");
+  TORCH_CHECK_VALUE(to_dtype(dtype), "tensor ", quoted(name), ": the format has no dtype for ", dtype,
+                    "; convert it first");
+}
+
+void check_savable(std::span<const NamedTensor> tensors, Overlap overlap) {
+  for (const NamedTensor& named : tensors) {
+    check_layout(named);
+    check_dtype(named);
+  }
+  if (overlap == Overlap::kRefused) {
+    check_no_overlap(tensors);
+  }
+  for (const NamedTensor& named : tensors) {
+    check_contiguous(named);
+  }
+}
+
+}  // namespace torch_safetensors::tensors

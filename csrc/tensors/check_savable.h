@@ -1,0 +1,23 @@
+#pragma once
+
+#include <span>
+
+#include "tensors/named_tensor.h"
+
+namespace torch_safetensors::tensors {
+
+/// What to do with tensors that share memory.
+enum class Overlap {
+  kRefused,
+  kWrittenTwice,  ///< Each in full under its name.
+};
+
+/// Checks that the tensors can be written as they are: dense, contiguous, of a dtype of the format, with memory, and none
+/// overlapping another unless that is allowed. Throws c10 errors of the types the reference raises, naming the tensor and the way out:
+/// ValueError; NotImplementedError for the meta device; a plain Error (RuntimeError in Python) for shared memory.
+void check_savable(std::span<const NamedTensor> tensors, Overlap overlap);
+
+/// The part of it that concerns one tensor's dtype.
+void check_dtype(const NamedTensor& named);
+
+}  // namespace torch_safetensors::tensors

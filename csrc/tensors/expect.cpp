@@ -1,0 +1,94 @@
+#include "tensors/expect.h"
+
+#include <algorithm>
+
+#include "format/text.h"
+#include "tensors/source.h"
+#include "torch_safetensors/torch_safetensors.h"
+
+namespace torch_safetensors {
+namespace tensors {
+namespace {
+
+std::string signature(const format::TensorEntry& entry) {
+  std::string text(format::dtype_name(entry.dtype));
+  char separator = '[';
+  for (const int64_t size : entry.shape) {
+    text += separator + std::to_string(size);
+    separator = ',';
+  }
+  return text + (entry.shape.empty() ? "[]" : "]");
+}
+
+void check_signature(const OpenFile& file, const format::TensorEntry& entry, const std::string& expect) {
+  if (const std::string found = signature(entry); found != expect) {
+    throw_malformed(file.source(), "tensor " + format::quoted(entry.name) + ": the file holds " + found +
+                                       " but " + format::printable(expect) + " is expected");
+  }
+}
+
+/// Every name was found, so the file has others where it has more.
+void check_exact(const OpenFile& file, std::vector<std::string> names) {
+  std::sort(names.begin(), names.end());
+  for (const format::TensorEntry& entry : file.header().tensors()) {
+    if (!std::binary_search(names.begin(), names.end(), entry.name)) {
+      throw_malformed(file.source(), "tensor " + format::quoted(entry.name) +
+                                         ": not expected: the file holds " +
+                                         std::to_string(file.header().tensors().size()) +
+                                         " tensors but " + std::to_string(names.size()) +
+                                         " are expected");
+    }
+  }
+}
+
+}  // namespace
+
+std::tuple<std::vector<std::string>, std::vector<std::string>> signatures(const std::string& filename) {
+  std::vector<std::string> names;
+  std::vector<std::string> expect;
+  const OpenFile file(filename, "auto");
+  for (const format::TensorEntry& entry : file.header().tensors()) {
+    names.emplace_back(entry.name);
+    expect.push_back(signature(entry));
+  }
+  return {std::move(names), std::move(expect)};
+}
+
+std::vector<at::Tensor> load_expected(const std::string& filename, const std::vector<std::string>& names,
+                                      at::Device device, std::string_view backend,
+                                      const std::optional<std::vector<std::string>>& expect,
+                                      bool exact) {
+  TORCH_CHECK_VALUE(!expect || expect->size() == names.size(), "expect has ",
+                    expect ? expect->size() : 0, " entries for ", names.size(), " names");
+  const OpenFile file(filename, backend);
+  std::vector<const format::TensorEntry*> entries;
+  entries.reserve(names.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    entries.push_back(&file.entry(names[i]));
+    if (expect) {
+      check_signature(file, *entries.back(), (*expect)[i]);
+    }
+  }
+  if (exact) {
+    check_exact(file, names);
+  }
+  return file.read(entries, device);
+}
+
+at::Tensor load_expected_tensor(const std::string& filename, const std::string& name, at::Device device,
+                                std::string_view backend, const std::optional<std::string>& expect) {
+  std::optional<std::vector<std::string>> expectations;
+  if (expect) {
+    expectations = {*expect};
+  }
+  return load_expected(filename, {name}, device, backend, expectations, /*exact=*/false).front();
+}
+
+}  // namespace tensors
+
+std::vector<at::Tensor> load_tensors(const std::string& filename, const std::vector<std::string>& names,
+                                     at::Device device, std::string_view backend) {
+  return tensors::load_expected(filename, names, device, backend, std::nullopt, false);
+}
+
+}  // namespace torch_safetensors

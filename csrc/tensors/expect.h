@@ -1,0 +1,28 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "tensors/open_file.h"
+
+namespace torch_safetensors::tensors {
+
+// A graph has the dtypes and shapes of its inputs compiled in, and nothing in torch checks them again: run on a file
+// that has changed since, it would misread memory. So a traced load carries what the header must say.
+
+/// Names of a file's tensors, in the order of their data, and what its header says of each, as `F32[4,16]`.
+std::tuple<std::vector<std::string>, std::vector<std::string>> signatures(const std::string& filename);
+
+/// Loads `names`. `expect` holds what the header must say of each; `exact` means that the file must hold these
+/// names and no others. Both are checked before any byte is used. Throws SafetensorError with both forms.
+std::vector<at::Tensor> load_expected(const std::string& filename, const std::vector<std::string>& names,
+                                      at::Device device, std::string_view backend,
+                                      const std::optional<std::vector<std::string>>& expect, bool exact);
+
+/// The same for one tensor.
+at::Tensor load_expected_tensor(const std::string& filename, const std::string& name, at::Device device,
+                                std::string_view backend, const std::optional<std::string>& expect);
+
+}  // namespace torch_safetensors::tensors

@@ -1,0 +1,158 @@
+#include "tensors/open_file.h"
+
+#include <ATen/Functions.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "format/text.h"
+#include "io/parallel_read.h"
+#include "tensors/filename.h"
+#include "tensors/source.h"
+#include "tensors/strided_runs.h"
+
+namespace torch_safetensors::tensors {
+namespace {
+
+/// Enough for the header of most files, so that one system call brings it whole.
+constexpr uint64_t kFirstRead = 16 * 1024;
+
+Backend choose_backend(std::string_view backend, const io::File& file) {
+  if (backend == "mmap") {
+    return Backend::kMmap;
+  }
+  if (backend == "pread") {
+    return Backend::kPread;
+  }
+  TORCH_CHECK_VALUE(backend == "auto", "backend ", format::quoted(backend),
+                    " is not one of 'auto', 'mmap', 'pread'");
+  // Page faults over a network cost a round trip each: mapped loads took 10 to 50 times as long there
+  // (safetensors#562), and a server that goes away kills the process (SIGBUS).
+  return file.is_remote() ? Backend::kPread : Backend::kMmap;
+}
+
+std::vector<at::Tensor> to_device(std::vector<at::Tensor> tensors, c10::Device device) {
+  if (!device.is_cpu()) {
+    for (at::Tensor& tensor : tensors) {
+      tensor = tensor.to(device);
+    }
+  }
+  return tensors;
+}
+
+}  // namespace
+
+OpenFile::OpenFile(const std::string& filename, std::string_view backend)
+    : file_(decode_filename(filename)),
+      source_(format::printable(file_.path())),
+      backend_(choose_backend(backend, file_)),
+      header_(read_header()) {}
+
+format::Header OpenFile::read_header() {
+  std::vector<char> bytes(std::min(file_.size(), kFirstRead));
+  file_.read_at(0, std::as_writable_bytes(std::span(bytes)));
+  const uint64_t header_size =
+      parse_header_size_of(source_, {bytes.data(), bytes.size()}, file_.size());
+  data_begin_ = format::kPrefixSize + header_size;
+  if (const size_t had = bytes.size(); had < data_begin_) {
+    bytes.resize(data_begin_);
+    file_.read_at(had, std::as_writable_bytes(std::span(bytes).subspan(had)));
+  }
+  return parse_header_of(source_, {bytes.data() + format::kPrefixSize, header_size},
+                         file_.size() - data_begin_);
+}
+
+const format::TensorEntry& OpenFile::entry(std::string_view name) const {
+  return find_entry(source_, header_, name);
+}
+
+std::shared_ptr<io::Mapping> OpenFile::mapping() const {
+  const std::lock_guard lock(mapping_mutex_);
+  if (!mapping_) {
+    mapping_ = std::make_shared<io::Mapping>(file_);
+  }
+  return mapping_;
+}
+
+at::Tensor OpenFile::read(const format::TensorEntry& entry, c10::Device device) const {
+  const format::TensorEntry* const entries[] = {&entry};
+  return std::move(read(entries, device).front());
+}
+
+std::vector<at::Tensor> OpenFile::read(std::span<const format::TensorEntry* const> entries,
+                                       c10::Device device) const {
+  if (device.is_meta()) {
+    std::vector<at::Tensor> tensors;
+    tensors.reserve(entries.size());
+    for (const format::TensorEntry* entry : entries) {
+      tensors.push_back(empty_tensor(tensor_type(source_, *entry), device));
+    }
+    return tensors;
+  }
+  return to_device(backend_ == Backend::kMmap ? read_mapped(entries) : read_copied(entries), device);
+}
+
+std::vector<at::Tensor> OpenFile::read_mapped(
+    std::span<const format::TensorEntry* const> entries) const {
+  const std::shared_ptr<io::Mapping> pages = mapping();
+  std::vector<at::Tensor> tensors;
+  tensors.reserve(entries.size());
+  for (const format::TensorEntry* entry : entries) {
+    const TensorType type = tensor_type(source_, *entry);
+    tensors.push_back(
+        tensor_over_or_copy(pages->bytes().data() + data_begin_ + entry->begin, type, pages));
+  }
+  return tensors;
+}
+
+std::vector<at::Tensor> OpenFile::read_copied(
+    std::span<const format::TensorEntry* const> entries) const {
+  std::vector<at::Tensor> tensors;
+  std::vector<std::span<std::byte>> destinations;
+  tensors.reserve(entries.size());
+  destinations.reserve(entries.size());
+  for (const format::TensorEntry* entry : entries) {
+    tensors.push_back(empty_tensor(tensor_type(source_, *entry), c10::kCPU));
+    destinations.push_back(writable_bytes(tensors.back()));
+  }
+  read_into(entries, destinations);
+  return tensors;
+}
+
+void OpenFile::read_into(std::span<const format::TensorEntry* const> entries,
+                         std::span<const std::span<std::byte>> destinations) const {
+  std::vector<io::ReadRange> ranges;
+  ranges.reserve(entries.size());
+  for (size_t i = 0; i < entries.size(); ++i) {
+    ranges.push_back({data_begin_ + entries[i]->begin, destinations[i]});
+  }
+  io::read_ranges(file_, ranges);
+}
+
+at::Tensor OpenFile::read_view(const format::TensorEntry& entry, const StridedView& view,
+                               c10::Device device) const {
+  TensorType type = tensor_type(source_, entry);
+  const auto item_size = static_cast<int64_t>(c10::elementSize(type.dtype));
+  const StridedRuns runs = strided_runs(view, item_size);
+  type.sizes = view.sizes;
+  type.nbytes = runs.count * runs.nbytes;
+  if (device.is_meta()) {
+    return empty_tensor(type, device);
+  }
+  const uint64_t begin = data_begin_ + entry.begin;
+  at::Tensor result;
+  if (backend_ == Backend::kMmap && runs.count <= 1) {
+    const std::shared_ptr<io::Mapping> pages = mapping();
+    result = tensor_over_or_copy(pages->bytes().data() + begin + view.offset * item_size, type, pages);
+  } else {
+    result = empty_tensor(type, c10::kCPU);
+    if (backend_ == Backend::kMmap) {
+      copy_runs(mapping()->bytes().subspan(begin, entry.nbytes()), runs, writable_bytes(result));
+    } else {
+      read_runs(file_, begin, runs, writable_bytes(result));
+    }
+  }
+  return std::move(to_device({std::move(result)}, device).front());
+}
+
+}  // namespace torch_safetensors::tensors

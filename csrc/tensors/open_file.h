@@ -1,0 +1,71 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "format/header.h"
+#include "io/file.h"
+#include "io/mapping.h"
+#include "tensors/strided_runs.h"
+
+namespace torch_safetensors::tensors {
+
+/// How bytes come from a file.
+enum class Backend {
+  kMmap,   ///< Lazily, as private copy-on-write pages.
+  kPread,  ///< At once, into memory of our own.
+};
+
+/// A safetensors file that is open and whose header is valid. Safe to use from several threads.
+class OpenFile {
+ public:
+  /// `filename` as operators pass it; `backend` is "auto", "mmap" or "pread". Throws ValueError
+  /// (c10) for another one, OsError, and SafetensorError.
+  OpenFile(const std::string& filename, std::string_view backend);
+
+  const format::Header& header() const { return header_; }
+
+  /// The path, as it stands in front of messages.
+  const std::string& source() const { return source_; }
+
+  /// The entry of that name. Throws SafetensorError.
+  const format::TensorEntry& entry(std::string_view name) const;
+
+  /// The tensors, each in a storage of its own; with mmap they keep the mapping alive.
+  std::vector<at::Tensor> read(std::span<const format::TensorEntry* const> entries, c10::Device device) const;
+
+  /// The same for one.
+  at::Tensor read(const format::TensorEntry& entry, c10::Device device) const;
+
+  /// A dense copy of a part of a tensor; reads no more than it needs, bar gaps shorter than a page.
+  /// A contiguous part of a mapped file is not copied.
+  at::Tensor read_view(const format::TensorEntry& entry, const StridedView& view, c10::Device device) const;
+
+  /// The whole of each entry's bytes into memory of the caller, which must be as large. Large amounts in parallel.
+  void read_into(std::span<const format::TensorEntry* const> entries,
+                 std::span<const std::span<std::byte>> destinations) const;
+
+ private:
+  std::vector<at::Tensor> read_mapped(std::span<const format::TensorEntry* const> entries) const;
+  std::vector<at::Tensor> read_copied(std::span<const format::TensorEntry* const> entries) const;
+  std::shared_ptr<io::Mapping> mapping() const;
+  format::Header read_header();
+
+  io::File file_;
+  std::string source_;
+  Backend backend_;
+  uint64_t data_begin_ = 0;
+  format::Header header_;
+  mutable std::mutex mapping_mutex_;
+  mutable std::shared_ptr<io::Mapping> mapping_;
+};
+
+}  // namespace torch_safetensors::tensors

@@ -1,0 +1,176 @@
+#include "tensors/safe_open.h"
+
+#include <ATen/WrapDimUtils.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
+
+#include <algorithm>
+
+#include "format/text.h"
+#include "tensors/source.h"
+#include "tensors/write_into.h"
+
+namespace torch_safetensors::tensors {
+namespace {
+
+/// Methods of classes bypass the dispatcher, so no mode ever sees the call; what they call inside would reach the mode,
+/// and a FakeTensor would come back where memory is expected.
+class OutsideOfModes {
+ public:
+  OutsideOfModes() {
+    using c10::impl::TorchDispatchModeTLS;
+    TORCH_CHECK(!TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::FAKE),
+                "SafeOpen cannot read under FakeTensorMode; use torch.ops.safetensors.load_tensor(s), which give "
+                "fake tensors");
+  }
+
+ private:
+  c10::impl::ExcludeDispatchKeyGuard guard_{
+      c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot})};
+};
+
+StridedView whole(const TensorType& type) {
+  StridedView view{type.sizes, std::vector<int64_t>(type.sizes.size(), 1), 0};
+  // Without elements strides mean nothing, and their product may overflow.
+  for (size_t dim = type.nbytes == 0 ? 0 : type.sizes.size(); dim-- > 1;) {
+    view.strides[dim - 1] = view.strides[dim] * type.sizes[dim];
+  }
+  return view;
+}
+
+int64_t clamp_bound(int64_t bound, int64_t size) {
+  return std::clamp<int64_t>(bound < 0 ? bound + size : bound, 0, size);
+}
+
+/// The view must lie inside the tensor: it comes from callers, not from a validated header.
+void check_view(const StridedView& view, const TensorType& type, const std::string& label) {
+  TORCH_CHECK_VALUE(view.sizes.size() == view.strides.size() && view.offset >= 0, label,
+                    ": a view needs as many strides as sizes, and an offset that is not negative");
+  const auto count = static_cast<uint64_t>(type.nbytes / c10::elementSize(type.dtype));
+  uint64_t last = view.offset;
+  for (size_t dim = 0; dim < view.sizes.size(); ++dim) {
+    TORCH_CHECK_VALUE(view.sizes[dim] >= 0 && view.strides[dim] >= 0, label,
+                      ": sizes and strides of a view are not negative");
+    if (view.sizes[dim] == 0) {
+      return;
+    }
+    const auto step = static_cast<uint64_t>(view.strides[dim]);
+    const auto steps = static_cast<uint64_t>(view.sizes[dim] - 1);
+    TORCH_CHECK_VALUE(steps == 0 || step <= count / steps, label, ": the view ends outside of its ", count,
+                      " elements");
+    last += step * steps;
+    TORCH_CHECK_VALUE(last < count, label, ": the view ends at element ", last, " of ", count);
+  }
+  TORCH_CHECK_VALUE(last < count, label, ": the view ends at element ", last, " of ", count);
+}
+
+}  // namespace
+
+SafeOpen::SafeOpen(std::string filename, c10::Device device, std::string backend)
+    : filename_(std::move(filename)),
+      device_(device),
+      backend_(std::move(backend)),
+      file_(filename_, backend_) {}
+
+SafeOpen::Arguments SafeOpen::arguments() const { return {filename_, device_.str(), backend_}; }
+
+c10::intrusive_ptr<SafeOpen> SafeOpen::reopen(const Arguments& arguments) {
+  const auto& [filename, device, backend] = arguments;
+  return c10::make_intrusive<SafeOpen>(filename, c10::Device(device), backend);
+}
+
+std::vector<std::string> SafeOpen::keys() const {
+  std::vector<std::string> names;
+  for (const format::TensorEntry& entry : file_.header().tensors()) {
+    names.emplace_back(entry.name);
+  }
+  return names;
+}
+
+std::vector<std::string> SafeOpen::sorted_keys() const {
+  std::vector<std::string> names;
+  for (const uint32_t index : file_.header().by_name()) {
+    names.emplace_back(file_.header().tensors()[index].name);
+  }
+  return names;
+}
+
+bool SafeOpen::contains(const std::string& name) const { return file_.header().find(name) != nullptr; }
+
+bool SafeOpen::has_metadata() const { return file_.header().metadata().has_value(); }
+
+Metadata SafeOpen::metadata() const {
+  Metadata result;
+  for (const auto& [key, value] : file_.header().metadata().value_or(format::Metadata())) {
+    result.insert(key, value);
+  }
+  return result;
+}
+
+at::Tensor SafeOpen::get_tensor(const std::string& name) const {
+  const OutsideOfModes guard;
+  return file_.read(file_.entry(name), device_);
+}
+
+std::vector<at::Tensor> SafeOpen::get_tensors(const std::vector<std::string>& names) const {
+  const OutsideOfModes guard;
+  std::vector<const format::TensorEntry*> entries;
+  for (const std::string& name : names) {
+    entries.push_back(&file_.entry(name));
+  }
+  return file_.read(entries, device_);
+}
+
+at::Tensor SafeOpen::get_meta(const std::string& name) const {
+  const OutsideOfModes guard;
+  return file_.read(file_.entry(name), c10::kMeta);
+}
+
+std::vector<int64_t> SafeOpen::get_shape(const std::string& name) const {
+  const auto shape = file_.entry(name).shape;
+  return {shape.begin(), shape.end()};
+}
+
+std::string SafeOpen::get_dtype(const std::string& name) const {
+  return std::string(format::dtype_name(file_.entry(name).dtype));
+}
+
+std::vector<int64_t> SafeOpen::get_data_offsets(const std::string& name) const {
+  const format::TensorEntry& entry = file_.entry(name);
+  return {static_cast<int64_t>(entry.begin), static_cast<int64_t>(entry.end)};
+}
+
+at::Tensor SafeOpen::get_slice(const std::string& name, int64_t dim, std::optional<int64_t> start,
+                               std::optional<int64_t> end, int64_t step) const {
+  const OutsideOfModes guard;
+  const format::TensorEntry& entry = file_.entry(name);
+  StridedView view = whole(tensor_type(file_.source(), entry));
+  const std::string label = file_.source() + ": tensor " + format::quoted(name);
+  TORCH_CHECK_VALUE(!view.sizes.empty(), label, ": has no dimension to slice");
+  TORCH_CHECK_VALUE(step > 0, label, ": slice step must be positive, not ", step);
+  dim = at::maybe_wrap_dim(dim, static_cast<int64_t>(view.sizes.size()));
+  const int64_t size = view.sizes[dim];
+  const int64_t first = clamp_bound(start.value_or(0), size);
+  const int64_t last = clamp_bound(end.value_or(size), size);
+  view.sizes[dim] = last > first ? (last - first - 1) / step + 1 : 0;
+  view.offset = first * view.strides[dim];
+  view.strides[dim] = std::min(step, size) * view.strides[dim];
+  return file_.read_view(entry, view, device_);
+}
+
+at::Tensor SafeOpen::get_view(const std::string& name, std::vector<int64_t> sizes, std::vector<int64_t> strides,
+                              int64_t offset) const {
+  const OutsideOfModes guard;
+  const format::TensorEntry& entry = file_.entry(name);
+  const StridedView view{std::move(sizes), std::move(strides), offset};
+  check_view(view, tensor_type(file_.source(), entry),
+             file_.source() + ": tensor " + format::quoted(name));
+  return file_.read_view(entry, view, device_);
+}
+
+void SafeOpen::load_into(const std::vector<std::string>& names, const std::vector<at::Tensor>& tensors) const {
+  const OutsideOfModes guard;
+  tensors::load_into(file_, names, tensors);
+}
+
+}  // namespace torch_safetensors::tensors

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <torch/custom_class.h>
+
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "tensors/open_file.h"
+#include "torch_safetensors/torch_safetensors.h"
+
+namespace torch_safetensors::tensors {
+
+/// `torch.classes.safetensors.SafeOpen`: a file that stays open and is read by name, for TorchScript and for the
+/// Python `safe_open`. Pickled as its arguments and opened again.
+class SafeOpen : public torch::CustomClassHolder {
+ public:
+  SafeOpen(std::string filename, c10::Device device, std::string backend);
+
+  /// The constructor's arguments; the device as text, which is what `Device` pickles to elsewhere, too.
+  using Arguments = std::tuple<std::string, std::string, std::string>;
+  Arguments arguments() const;
+  static c10::intrusive_ptr<SafeOpen> reopen(const Arguments& arguments);
+
+  /// In the order of the data.
+  std::vector<std::string> keys() const;
+  /// Sorted by their bytes.
+  std::vector<std::string> sorted_keys() const;
+  bool contains(const std::string& name) const;
+  bool has_metadata() const;
+  Metadata metadata() const;
+
+  at::Tensor get_tensor(const std::string& name) const;
+  std::vector<at::Tensor> get_tensors(const std::vector<std::string>& names) const;
+
+  /// On the meta device: dtype and shape as torch has them, no data.
+  at::Tensor get_meta(const std::string& name) const;
+
+  /// As the header has it: for F4 the last dimension counts elements, twice torch's.
+  std::vector<int64_t> get_shape(const std::string& name) const;
+  /// The format's name, e.g. "F32".
+  std::string get_dtype(const std::string& name) const;
+  /// [begin, end) of the data, relative to the end of the header.
+  std::vector<int64_t> get_data_offsets(const std::string& name) const;
+
+  /// `tensor[..., start:end:step, ...]` in dimension `dim`, with Python's rules for bounds; reads no more than it needs.
+  at::Tensor get_slice(const std::string& name, int64_t dim, std::optional<int64_t> start, std::optional<int64_t> end,
+                       int64_t step) const;
+  /// Any other part, by torch's sizes, strides and storage offset within the tensor.
+  at::Tensor get_view(const std::string& name, std::vector<int64_t> sizes, std::vector<int64_t> strides,
+                      int64_t offset) const;
+
+  /// Reads tensors into existing ones of the same shapes and dtypes, in parallel.
+  void load_into(const std::vector<std::string>& names, const std::vector<at::Tensor>& tensors) const;
+
+ private:
+  std::string filename_;
+  c10::Device device_;
+  std::string backend_;
+  OpenFile file_;
+};
+
+}  // namespace torch_safetensors::tensors

@@ -1,0 +1,167 @@
+#include "tensors/save_plan.h"
+
+#include <ATen/Functions.h>
+
+#include <cstring>
+
+#include "format/text.h"
+#include "io/atomic_file.h"
+#include "tensors/filename.h"
+#include "tensors/scalar_type.h"
+#include "tensors/storage.h"
+
+namespace torch_safetensors {
+namespace tensors {
+namespace {
+
+using Bytes = std::span<const std::byte>;
+
+/// So many pieces go into one system call.
+constexpr size_t kBatch = 1024;
+
+format::SerializedHeader make_header(std::span<const NamedTensor> tensors,
+                                     const std::optional<format::Metadata>& metadata) {
+  std::vector<format::TensorSpec> specs;
+  // F4 counts elements in the header and bytes in torch, so its shapes need memory of their own.
+  std::vector<std::vector<int64_t>> unpacked;
+  unpacked.reserve(tensors.size());
+  specs.reserve(tensors.size());
+  for (const auto& [name, tensor] : tensors) {
+    const format::DType dtype = *to_dtype(tensor.scalar_type());
+    std::span<const int64_t> shape(tensor.sizes().data(), tensor.sizes().size());
+    if (packing(dtype) > 1 && !shape.empty()) {
+      auto& sizes = unpacked.emplace_back(shape.begin(), shape.end());
+      sizes.back() *= packing(dtype);
+      shape = sizes;
+    }
+    specs.push_back({name, dtype, shape});
+  }
+  try {
+    return format::serialize_header(specs, metadata ? &*metadata : nullptr);
+  } catch (const SafetensorError& error) {
+    // What a file cannot hold is here an argument that is wrong.
+    TORCH_CHECK_VALUE(false, error.what());
+  }
+}
+
+/// The tensor's values as dense bytes on the CPU: itself where it has them.
+at::Tensor on_cpu(const at::Tensor& tensor) {
+  return tensor.detach().resolve_conj().resolve_neg().to(at::kCPU).contiguous();
+}
+
+}  // namespace
+
+SavePlan::SavePlan(std::vector<NamedTensor> tensors, const std::optional<format::Metadata>& metadata,
+                   Overlap overlap)
+    : tensors_(std::move(tensors)) {
+  check_savable(tensors_, overlap);
+  header_ = make_header(tensors_, metadata);
+}
+
+template <typename Emit>
+void SavePlan::for_each_piece(Emit emit) const {
+  emit(std::as_bytes(std::span(header_.bytes)), /*is_temporary=*/false);
+  for (const size_t index : header_.order) {
+    const at::Tensor& tensor = tensors_[index].tensor;
+    if (tensor.is_cpu() && !tensor.is_conj() && !tensor.is_neg()) {
+      emit(readable_bytes(tensor), /*is_temporary=*/false);
+    } else {
+      emit(readable_bytes(on_cpu(tensor)), /*is_temporary=*/true);
+    }
+  }
+}
+
+void SavePlan::write_to(std::span<std::byte> out) const {
+  size_t done = 0;
+  for_each_piece([&](Bytes piece, bool) {
+    if (!piece.empty()) {
+      std::memcpy(out.data() + done, piece.data(), piece.size());
+    }
+    done += piece.size();
+  });
+}
+
+void SavePlan::write_to(const std::string& filename, bool fsync) const {
+  const std::string path = decode_filename(filename);
+  io::AtomicFile file(path);
+  std::vector<Bytes> batch;
+  for_each_piece([&](Bytes piece, bool is_temporary) {
+    batch.push_back(piece);
+    if (is_temporary || batch.size() == kBatch) {
+      file.write(batch);
+      batch.clear();
+    }
+  });
+  file.write(batch);
+  if (file.commit(fsync) == io::Commit::kWrittenInPlace) {
+    TORCH_WARN(format::printable(path),
+               ": the file system cannot rename, so this save was not atomic: it was written in place");
+  }
+}
+
+std::vector<NamedTensor> to_named(const TensorDict& tensors) {
+  std::vector<NamedTensor> named;
+  named.reserve(tensors.size());
+  for (const auto& item : tensors) {
+    named.push_back({item.key(), item.value()});
+  }
+  return named;
+}
+
+std::optional<format::Metadata> to_format(const std::optional<Metadata>& metadata) {
+  if (!metadata) {
+    return std::nullopt;
+  }
+  format::Metadata result;
+  for (const auto& item : *metadata) {
+    result.emplace(item.key(), item.value());
+  }
+  return result;
+}
+
+int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& metadata) {
+  const std::vector<NamedTensor> named = to_named(tensors);
+  for (const NamedTensor& tensor : named) {
+    check_dtype(tensor);
+  }
+  const format::SerializedHeader header = make_header(named, to_format(metadata));
+  return static_cast<int64_t>(header.bytes.size() + header.data_size);
+}
+
+void save_tensors(const std::string& filename, const std::vector<std::string>& names,
+                  const std::vector<at::Tensor>& tensors,
+                  const std::optional<std::vector<std::string>>& metadata, bool fsync) {
+  TORCH_CHECK_VALUE(names.size() == tensors.size(), "there are ", names.size(), " names for ",
+                    tensors.size(), " tensors");
+  TensorDict dict;
+  for (size_t i = 0; i < names.size(); ++i) {
+    TORCH_CHECK_VALUE(dict.insert(names[i], tensors[i]).second, "tensor ", format::quoted(names[i]),
+                      ": its name is given twice");
+  }
+  std::optional<Metadata> pairs;
+  if (metadata) {
+    TORCH_CHECK_VALUE(metadata->size() % 2 == 0, "metadata must alternate keys and values, but has ",
+                      metadata->size(), " entries");
+    pairs.emplace();
+    for (size_t i = 0; i < metadata->size(); i += 2) {
+      pairs->insert_or_assign((*metadata)[i], (*metadata)[i + 1]);
+    }
+  }
+  save_file(dict, filename, pairs, fsync);
+}
+
+}  // namespace tensors
+
+void save_file(const TensorDict& tensors, const std::string& filename,
+               const std::optional<Metadata>& metadata, bool fsync) {
+  tensors::SavePlan(tensors::to_named(tensors), tensors::to_format(metadata)).write_to(filename, fsync);
+}
+
+at::Tensor save(const TensorDict& tensors, const std::optional<Metadata>& metadata) {
+  const tensors::SavePlan plan(tensors::to_named(tensors), tensors::to_format(metadata));
+  at::Tensor bytes = at::empty({static_cast<int64_t>(plan.size())}, at::kByte);
+  plan.write_to(tensors::writable_bytes(bytes));
+  return bytes;
+}
+
+}  // namespace torch_safetensors

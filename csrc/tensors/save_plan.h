@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "format/serialize.h"
+#include "tensors/check_savable.h"
+#include "torch_safetensors/torch_safetensors.h"
+
+namespace torch_safetensors::tensors {
+
+/// A save whose arguments are checked and whose header is made; what is left is to write it.
+class SavePlan {
+ public:
+  /// Throws what `check_savable` throws, and ValueError (c10) for names and metadata that the format cannot hold.
+  SavePlan(std::vector<NamedTensor> tensors, const std::optional<format::Metadata>& metadata,
+           Overlap overlap = Overlap::kRefused);
+
+  /// Bytes of the whole file.
+  uint64_t size() const { return header_.bytes.size() + header_.data_size; }
+
+  /// Writes the whole file into `out`, of `size()` bytes.
+  void write_to(std::span<std::byte> out) const;
+
+  /// Writes the whole file atomically (io/atomic_file.h). `filename` as operators pass it.
+  void write_to(const std::string& filename, bool fsync) const;
+
+ private:
+  /// Calls `emit(bytes)` for the header and each tensor in the order of the file. Bytes of tensors that had to be
+  /// copied (other devices, lazy conjugates) live until emit returns, so that only one copy exists at a time.
+  template <typename Emit>
+  void for_each_piece(Emit emit) const;
+
+  std::vector<NamedTensor> tensors_;
+  format::SerializedHeader header_;
+};
+
+/// Bytes that `save` would return; the tensors need no memory, so that graphs can ask before they run.
+int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& metadata);
+
+/// The forms the operators have.
+std::vector<NamedTensor> to_named(const TensorDict& tensors);
+std::optional<format::Metadata> to_format(const std::optional<Metadata>& metadata);
+
+/// `save_file` of lists: `metadata` is flat, key, value, key, value.
+void save_tensors(const std::string& filename, const std::vector<std::string>& names,
+                  const std::vector<at::Tensor>& tensors,
+                  const std::optional<std::vector<std::string>>& metadata, bool fsync);
+
+}  // namespace torch_safetensors::tensors

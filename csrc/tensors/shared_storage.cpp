@@ -1,0 +1,154 @@
+#include "tensors/shared_storage.h"
+
+#include <ATen/TensorUtils.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "tensors/byte_range.h"
+
+namespace torch_safetensors::tensors {
+namespace {
+
+using Group = std::vector<const NamedTensor*>;
+
+bool has_shareable_memory(const at::Tensor& tensor) {
+  return has_memory(tensor) && tensor.storage().nbytes() > 0 && tensor.storage().data() != nullptr;
+}
+
+/// Tensors by storage. The reference takes the size into the key, too.
+std::vector<Group> group_by_storage(std::span<const NamedTensor> tensors) {
+  using Key = std::tuple<c10::DeviceType, c10::DeviceIndex, const void*, size_t>;
+  std::map<Key, Group> groups;
+  for (const NamedTensor& named : tensors) {
+    const at::Tensor& tensor = named.tensor;
+    if (has_shareable_memory(tensor)) {
+      groups[{tensor.device().type(), tensor.device().index(), tensor.storage().data(),
+              tensor.storage().nbytes()}]
+          .push_back(&named);
+    }
+  }
+  std::vector<Group> result;
+  result.reserve(groups.size());
+  for (auto& [key, group] : groups) {
+    result.push_back(std::move(group));
+  }
+  return result;
+}
+
+/// True where `tensor.view(-1)` works, which the reference needs to find a tensor's end.
+bool is_flattenable(const at::Tensor& tensor) {
+  return tensor.numel() == 0 ||
+         at::detail::computeStride(tensor.sizes(), tensor.strides(), at::IntArrayRef{tensor.numel()})
+             .has_value();
+}
+
+/// Splits the tensors of one storage where they do not overlap, as the reference does: it compares each with
+/// the one before it alone, so a tensor inside an earlier, longer one can be split off. Nothing where it raises.
+std::optional<std::vector<Group>> split_like_reference(const Group& group) {
+  if (group.size() == 1) {
+    return std::vector<Group>{group};
+  }
+  std::vector<std::tuple<uintptr_t, uintptr_t, std::string_view, const NamedTensor*>> areas;
+  for (const NamedTensor* named : group) {
+    if (!is_flattenable(named->tensor)) {
+      return std::nullopt;
+    }
+    const ByteRange range = byte_range(named->tensor);
+    areas.emplace_back(range.begin, range.end, named->name, named);
+  }
+  std::sort(areas.begin(), areas.end());
+  std::vector<Group> parts;
+  uintptr_t last_end = 0;
+  for (const auto& [begin, end, name, named] : areas) {
+    if (parts.empty() || begin >= last_end) {
+      parts.emplace_back();
+    }
+    parts.back().push_back(named);
+    last_end = end;
+  }
+  return parts;
+}
+
+bool covers_storage(const at::Tensor& tensor) {
+  return tensor.const_data_ptr() == tensor.storage().data() && tensor.nbytes() == tensor.storage().nbytes();
+}
+
+const NamedTensor* smallest_name(const Group& group) {
+  return *std::min_element(group.begin(), group.end(),
+                           [](auto* a, auto* b) { return a->name < b->name; });
+}
+
+void drop_all_but(const NamedTensor* kept, const Group& group, DroppedNames& dropped) {
+  for (const NamedTensor* named : group) {
+    if (named != kept) {
+      dropped.emplace(named->name, kept->name);
+    }
+  }
+}
+
+/// False, with `dropped` untouched, where the reference raises.
+bool drop_like_reference(const Group& group, DroppedNames& dropped) {
+  const auto parts = split_like_reference(group);
+  if (!parts) {
+    return false;
+  }
+  std::vector<const NamedTensor*> kept;
+  for (const Group& part : *parts) {
+    Group complete;
+    std::copy_if(part.begin(), part.end(), std::back_inserter(complete),
+                 [](auto* named) { return covers_storage(named->tensor); });
+    if (complete.empty()) {
+      return false;
+    }
+    kept.push_back(smallest_name(complete));
+  }
+  for (size_t i = 0; i < kept.size(); ++i) {
+    drop_all_but(kept[i], (*parts)[i], dropped);
+  }
+  return true;
+}
+
+void drop_identical(Group group, DroppedNames& dropped) {
+  std::sort(group.begin(), group.end(),
+            [](auto* a, auto* b) { return identity_less(a->tensor, b->tensor); });
+  for (auto first = group.begin(); first != group.end();) {
+    const auto last = std::find_if(
+        first, group.end(), [&](auto* named) { return identity_less((*first)->tensor, named->tensor); });
+    const Group identical(first, last);
+    drop_all_but(smallest_name(identical), identical, dropped);
+    first = last;
+  }
+}
+
+}  // namespace
+
+DroppedNames find_dropped_names(std::span<const NamedTensor> tensors) {
+  DroppedNames dropped;
+  for (const Group& group : group_by_storage(tensors)) {
+    if (!drop_like_reference(group, dropped)) {
+      drop_identical(group, dropped);
+    }
+  }
+  return dropped;
+}
+
+const void* storage_key(const at::Tensor& tensor) {
+  return has_shareable_memory(tensor) ? tensor.storage().data()
+                                      : static_cast<const void*>(tensor.storage().unsafeGetStorageImpl());
+}
+
+bool identity_less(const at::Tensor& a, const at::Tensor& b) {
+  const auto scalars = [](const at::Tensor& tensor) {
+    return std::tuple(storage_key(tensor), tensor.storage_offset(), tensor.scalar_type(), tensor.is_conj(),
+                      tensor.is_neg());
+  };
+  const auto lists = [](const at::Tensor& tensor) {
+    return std::pair(tensor.sizes().vec(), tensor.strides().vec());
+  };
+  return scalars(a) == scalars(b) ? lists(a) < lists(b) : scalars(a) < scalars(b);
+}
+
+}  // namespace torch_safetensors::tensors

@@ -1,0 +1,67 @@
+#include "tensors/source.h"
+
+#include "format/text.h"
+#include "tensors/scalar_type.h"
+#include "torch_safetensors/errors.h"
+
+namespace torch_safetensors::tensors {
+namespace {
+
+template <typename Parse>
+auto with_source(const std::string& source, Parse parse) {
+  try {
+    return parse();
+  } catch (const SafetensorError& error) {
+    throw_malformed(source, error.what());
+  }
+}
+
+[[noreturn]] void throw_not_held(const std::string& source, const format::TensorEntry& entry,
+                                 const std::string& reason) {
+  throw_malformed(source, "tensor " + format::quoted(entry.name) + ": torch cannot hold " +
+                              format::describe(entry.dtype, entry.shape) + ": " + reason);
+}
+
+}  // namespace
+
+void throw_malformed(const std::string& source, const std::string& message) {
+  throw SafetensorError(source + ": " + message);
+}
+
+format::Header parse_header_of(const std::string& source, std::string_view json, uint64_t data_size) {
+  return with_source(source, [&] { return format::parse_header(json, data_size); });
+}
+
+uint64_t parse_header_size_of(const std::string& source, std::string_view prefix, uint64_t file_size) {
+  return with_source(source, [&] { return format::parse_header_size(prefix, file_size); });
+}
+
+const format::TensorEntry& find_entry(const std::string& source, const format::Header& header,
+                                      std::string_view name) {
+  const format::TensorEntry* entry = header.find(name);
+  if (entry == nullptr) {
+    throw_malformed(source, "tensor " + format::quoted(name) + ": not in this file, which holds " +
+                                std::to_string(header.tensors().size()) + " tensors");
+  }
+  return *entry;
+}
+
+TensorType tensor_type(const std::string& source, const format::TensorEntry& entry) {
+  const auto scalar_type = to_scalar_type(entry.dtype);
+  if (!scalar_type) {
+    throw_not_held(source, entry, "it has no such dtype; load the other tensors by name");
+  }
+  TensorType type{*scalar_type, {entry.shape.begin(), entry.shape.end()}, entry.nbytes()};
+  if (const int64_t packed = packing(entry.dtype); packed > 1) {
+    // A packed tensor has at least one dimension: a single F4 does not end at a byte boundary.
+    if (type.sizes.back() % packed != 0) {
+      throw_not_held(source, entry,
+                     "the last dimension must be a multiple of " + std::to_string(packed) +
+                         ", which share a byte");
+    }
+    type.sizes.back() /= packed;
+  }
+  return type;
+}
+
+}  // namespace torch_safetensors::tensors

@@ -1,0 +1,58 @@
+#include "tensors/storage.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/Functions.h>
+
+#include <cstring>
+
+namespace torch_safetensors::tensors {
+namespace {
+
+void release_owner(void* context) { delete static_cast<std::shared_ptr<void>*>(context); }
+
+}  // namespace
+
+at::Tensor tensor_over(std::byte* data, const TensorType& type, std::shared_ptr<void> owner) {
+  // Built by hand and not by at::from_blob, which costs several times as much and counts when a
+  // file has a hundred thousand tensors.
+  auto* context = new std::shared_ptr<void>(std::move(owner));
+  auto storage = c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), type.nbytes,
+      c10::DataPtr(data, context, &release_owner, c10::Device(c10::kCPU)),
+      /*allocator=*/nullptr, /*resizable=*/false);
+  at::Tensor tensor =
+      at::detail::make_tensor<c10::TensorImpl>(c10::Storage(std::move(storage)), c10::DispatchKey::CPU,
+                                               c10::scalarTypeToTypeMeta(type.dtype));
+  tensor.unsafeGetTensorImpl()->set_sizes_contiguous(type.sizes);
+  return tensor;
+}
+
+at::Tensor tensor_over_or_copy(std::byte* data, const TensorType& type,
+                               std::shared_ptr<void> owner) {
+  if (type.nbytes == 0 || is_aligned(data, type.dtype)) {
+    return tensor_over(data, type, std::move(owner));
+  }
+  at::Tensor copy = empty_tensor(type, c10::kCPU);
+  std::memcpy(copy.mutable_data_ptr(), data, type.nbytes);
+  return copy;
+}
+
+at::Tensor empty_tensor(const TensorType& type, c10::Device device) {
+  at::Tensor tensor = at::empty(type.sizes, at::TensorOptions().dtype(type.dtype).device(device));
+  tensor.storage().unsafeGetStorageImpl()->set_resizable(false);
+  return tensor;
+}
+
+std::span<std::byte> writable_bytes(const at::Tensor& tensor) {
+  return {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()};
+}
+
+std::span<const std::byte> readable_bytes(const at::Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+bool is_aligned(const std::byte* data, c10::ScalarType dtype) {
+  return reinterpret_cast<uintptr_t>(data) % c10::elementSize(dtype) == 0;
+}
+
+}  // namespace torch_safetensors::tensors

@@ -1,0 +1,113 @@
+#include "tensors/strided_runs.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace torch_safetensors::tensors {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr size_t kWindow = 1 << 20;
+
+/// Calls `visit` with the offset of each run.
+template <typename Visit>
+void for_each_run(const StridedRuns& runs, Visit visit) {
+  std::vector<int64_t> index(runs.sizes.size(), 0);
+  uint64_t offset = runs.offset;
+  for (size_t i = 0; i < runs.count; ++i) {
+    visit(offset);
+    for (size_t dim = index.size(); dim-- > 0;) {
+      offset += runs.strides[dim];
+      if (++index[dim] < runs.sizes[dim]) {
+        break;
+      }
+      offset -= runs.strides[dim] * runs.sizes[dim];
+      index[dim] = 0;
+    }
+  }
+}
+
+/// Collects neighbouring runs of a file and reads them with one system call.
+class WindowReader {
+ public:
+  WindowReader(const io::File& file, uint64_t begin, size_t run_size, std::span<std::byte> into)
+      : file_(file), begin_(begin), run_size_(run_size), into_(into) {}
+
+  void add(uint64_t offset) {
+    if (!offsets_.empty() && !fits(offset)) {
+      flush();
+    }
+    offsets_.push_back(offset);
+  }
+
+  void flush() {
+    if (offsets_.empty()) {
+      return;
+    }
+    const uint64_t first = offsets_.front();
+    if (offsets_.size() == 1) {
+      file_.read_at(begin_ + first, into_.subspan(done_, run_size_));
+    } else {
+      window_.resize(offsets_.back() + run_size_ - first);
+      file_.read_at(begin_ + first, window_);
+      for (size_t i = 0; i < offsets_.size(); ++i) {
+        std::memcpy(into_.data() + done_ + i * run_size_, window_.data() + (offsets_[i] - first),
+                    run_size_);
+      }
+    }
+    done_ += offsets_.size() * run_size_;
+    offsets_.clear();
+  }
+
+ private:
+  bool fits(uint64_t offset) const {
+    const uint64_t end = offsets_.back() + run_size_;
+    return offset >= offsets_.back() && offset <= end + kPage &&
+           offset + run_size_ - offsets_.front() <= kWindow;
+  }
+
+  const io::File& file_;
+  uint64_t begin_;
+  size_t run_size_;
+  std::span<std::byte> into_;
+  size_t done_ = 0;
+  std::vector<uint64_t> offsets_;
+  std::vector<std::byte> window_;
+};
+
+}  // namespace
+
+StridedRuns strided_runs(const StridedView& view, int64_t item_size) {
+  StridedRuns runs{static_cast<size_t>(item_size), 1, static_cast<uint64_t>(view.offset * item_size), {}, {}};
+  size_t dim = view.sizes.size();
+  // The innermost dimensions that lie densely make up a run; those of one element may have any stride.
+  while (dim > 0 && (view.sizes[dim - 1] == 1 ||
+                     view.strides[dim - 1] * item_size == static_cast<int64_t>(runs.nbytes))) {
+    runs.nbytes *= view.sizes[--dim];
+  }
+  for (size_t outer = 0; outer < dim; ++outer) {
+    runs.sizes.push_back(view.sizes[outer]);
+    runs.strides.push_back(view.strides[outer] * item_size);
+    runs.count *= view.sizes[outer];
+  }
+  if (runs.nbytes == 0) {
+    runs.count = 0;
+  }
+  return runs;
+}
+
+void copy_runs(std::span<const std::byte> tensor, const StridedRuns& runs, std::span<std::byte> into) {
+  std::byte* to = into.data();
+  for_each_run(runs, [&](uint64_t offset) {
+    std::memcpy(to, tensor.data() + offset, runs.nbytes);
+    to += runs.nbytes;
+  });
+}
+
+void read_runs(const io::File& file, uint64_t begin, const StridedRuns& runs, std::span<std::byte> into) {
+  WindowReader reader(file, begin, runs.nbytes, into);
+  for_each_run(runs, [&](uint64_t offset) { reader.add(offset); });
+  reader.flush();
+}
+
+}  // namespace torch_safetensors::tensors

@@ -1,0 +1,126 @@
+#include "tensors/write_into.h"
+
+#include <ATen/Functions.h>
+#include <ATen/MemoryOverlap.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+
+#include "format/text.h"
+#include "tensors/byte_range.h"
+#include "tensors/source.h"
+#include "torch_safetensors/torch_safetensors.h"
+
+namespace torch_safetensors {
+namespace tensors {
+namespace {
+
+bool records_gradient(const at::Tensor& tensor) {
+  return at::GradMode::is_enabled() && tensor.requires_grad();
+}
+
+/// True where the bytes of the file are the bytes of the tensor.
+bool is_direct(const at::Tensor& out, c10::ScalarType from) {
+  return out.is_cpu() && has_memory(out) && out.is_contiguous() && out.scalar_type() == from && !out.is_conj() &&
+         !out.is_neg() && !out._is_zerotensor() && !records_gradient(out);
+}
+
+/// Not every pair of dtypes converts (F4 to float does not): try it on one element.
+void check_conversion(c10::ScalarType from, const at::Tensor& out, const std::string& label) {
+  TORCH_CHECK_VALUE(!c10::isComplexType(from) || out.is_complex(), label, ": the file holds ", from,
+                    ", which would lose its imaginary part as ", out.scalar_type());
+  if (from == out.scalar_type()) {
+    return;
+  }
+  try {
+    const auto bytes = static_cast<int64_t>(c10::elementSize(from));
+    at::empty({1}, out.scalar_type()).copy_(at::zeros({bytes}, at::kByte).view(from));
+  } catch (const c10::Error& error) {
+    TORCH_CHECK_VALUE(false, label, ": torch cannot convert ", from, " to ", out.scalar_type(), ": ",
+                      error.what_without_backtrace());
+  }
+}
+
+/// Targets that share memory are written one after the other, so that the last one wins whatever the threads do.
+std::vector<bool> overlapping(std::span<const Target> targets) {
+  std::vector<size_t> order(targets.size());
+  std::vector<ByteRange> ranges;
+  for (size_t i = 0; i < targets.size(); ++i) {
+    order[i] = i;
+    ranges.push_back(byte_range(targets[i].out));
+  }
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ranges[a].begin < ranges[b].begin; });
+  std::vector<bool> result(targets.size(), false);
+  size_t furthest = 0;
+  for (size_t i = 1; i < order.size(); ++i) {
+    if (ranges[order[i]].begin < ranges[order[furthest]].end) {
+      result[order[i]] = result[order[furthest]] = true;
+    }
+    if (ranges[order[i]].end > ranges[order[furthest]].end) {
+      furthest = i;
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+void check_writable(const at::Tensor& out, c10::ScalarType from, const std::string& label) {
+  TORCH_CHECK_VALUE(!out.is_meta(), label,
+                    ": is on the meta device and has no memory to load into; pass assign=True to load_model, or "
+                    "move the module with to_empty() first");
+  TORCH_CHECK(!out.is_inference() || c10::InferenceMode::is_enabled(), label,
+              ": Inplace update to inference tensor outside InferenceMode is not allowed");
+  TORCH_CHECK(!records_gradient(out) || !out.is_leaf(), label,
+              ": a leaf Variable that requires grad is being used in an in-place operation; load under "
+              "torch.no_grad()");
+  at::assert_no_internal_overlap(out);
+  check_conversion(from, out, label);
+}
+
+void write_into(const OpenFile& file, std::span<const Target> targets) {
+  const std::vector<bool> shared = overlapping(targets);
+  std::vector<const format::TensorEntry*> entries;
+  std::vector<std::span<std::byte>> destinations;
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const auto& [entry, out] = targets[i];
+    if (!shared[i] && is_direct(out, tensor_type(file.source(), *entry).dtype)) {
+      entries.push_back(entry);
+      destinations.push_back(writable_bytes(out));
+      out.unsafeGetTensorImpl()->bump_version();
+    }
+  }
+  file.read_into(entries, destinations);
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const auto& [entry, out] = targets[i];
+    if (shared[i] || !is_direct(out, tensor_type(file.source(), *entry).dtype)) {
+      out.copy_(file.read(*entry, at::kCPU));
+    }
+  }
+}
+
+void load_into(const OpenFile& file, const std::vector<std::string>& names,
+               const std::vector<at::Tensor>& outs) {
+  TORCH_CHECK_VALUE(names.size() == outs.size(), "there are ", names.size(), " names for ", outs.size(),
+                    " tensors");
+  std::vector<Target> targets;
+  for (size_t i = 0; i < names.size(); ++i) {
+    const format::TensorEntry& entry = file.entry(names[i]);
+    const TensorType type = tensor_type(file.source(), entry);
+    const std::string label = file.source() + ": tensor " + format::quoted(names[i]);
+    TORCH_CHECK_VALUE(outs[i].scalar_type() == type.dtype && outs[i].sizes() == at::IntArrayRef(type.sizes),
+                      label, ": the file holds ", type.dtype, " ", at::IntArrayRef(type.sizes),
+                      " but the tensor to load into is ", outs[i].scalar_type(), " ", outs[i].sizes());
+    check_writable(outs[i], type.dtype, label);
+    targets.push_back({&entry, outs[i]});
+  }
+  write_into(file, targets);
+}
+
+}  // namespace tensors
+
+void load_into(const std::string& filename, std::string_view name, const at::Tensor& out) {
+  tensors::load_into(tensors::OpenFile(filename, "auto"), {std::string(name)}, {out});
+}
+
+}  // namespace torch_safetensors

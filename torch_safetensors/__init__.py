@@ -1,0 +1,32 @@
+"""The safetensors format for PyTorch, as operators that eager code, TorchScript, compiled graphs and C++ share.
+
+>>> from torch_safetensors import load_file, save_file
+>>> save_file({"embedding": torch.zeros((512, 1024))}, "model.safetensors")
+>>> tensors = load_file("model.safetensors")
+
+The same functions are operators, ``torch.ops.safetensors``, and a C++ library; README.md shows each.
+"""
+
+from ._library import __version__, cmake_prefix_path, library_path  # isort: skip (registers the operators)
+from . import _graphs
+from ._errors import SafetensorError
+from ._files import load, load_file, load_tensor, save, save_file
+from ._models import load_model, save_model
+from ._safe_open import safe_open
+
+_graphs.register()
+
+__all__ = [
+    "SafetensorError",
+    "__version__",
+    "cmake_prefix_path",
+    "library_path",
+    "load",
+    "load_file",
+    "load_model",
+    "load_tensor",
+    "safe_open",
+    "save",
+    "save_file",
+    "save_model",
+]

@@ -1,0 +1,90 @@
+"""From the forms that Python callers use to those that the operators take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import torch
+
+__all__ = ["DeviceLike", "PathLike", "operator_device", "operator_filename", "operator_metadata"]
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+DeviceLike: TypeAlias = "str | int | torch.device | None"
+
+
+def operator_filename(filename: PathLike) -> str:
+    """The name as operators take it, which carry UTF-8 only.
+
+    A name that is not UTF-8 (``os.fsdecode`` gives it lone surrogates) travels as a NUL and its bytes in
+    hexadecimal; csrc/tensors/filename.cpp takes that apart.
+
+    Raises:
+        TypeError: neither str nor ``os.PathLike``.
+        ValueError: a NUL in it.
+    """
+    if type(filename) is not str:
+        if not isinstance(filename, (str, os.PathLike)):
+            raise TypeError(f"filename: expected str or os.PathLike, not {type(filename).__name__}")
+        filename = os.fsdecode(filename)
+    if "\0" in filename:
+        raise ValueError("embedded null character in path")
+    try:
+        filename.encode("utf-8")
+    except UnicodeEncodeError:
+        return "\0" + os.fsencode(filename).hex()
+    return filename
+
+
+def operator_device(device: DeviceLike) -> torch.device:
+    """The device for everything that ``torch.device(...)`` takes; None is the CPU, as in the reference."""
+    return torch.device("cpu") if device is None else torch.device(device)
+
+
+def operator_metadata(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
+    """The metadata, checked; never the caller's own dict.
+
+    Raises:
+        TypeError: not a mapping of str to str; names the key.
+        ValueError: text that is not Unicode (a lone surrogate).
+    """
+    if metadata is None:
+        return None
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata: expected dict[str, str], not {type(metadata).__name__}")
+    for key, value in metadata.items():
+        if not isinstance(key, str):
+            raise TypeError(f"metadata: key {key!r} is {type(key).__name__}, not str")
+        if not isinstance(value, str):
+            raise TypeError(f"metadata: the value of {key!r} is {type(value).__name__}, not str")
+        check_unicode(key, "metadata key")
+        check_unicode(value, f"metadata value of {key!r}")
+    return dict(metadata)
+
+
+def check_unicode(text: str, what: str) -> None:
+    """Raises ValueError where ``text`` cannot be written as UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} {text!r}: not valid Unicode: {error.reason}") from None
+
+
+def operator_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, checked for what an operator's schema would refuse less clearly.
+
+    Raises:
+        ValueError: not a dict, or a value that is not a tensor (the types the reference raises).
+        TypeError: a name that is not a str.
+    """
+    if not isinstance(tensors, dict):
+        raise ValueError(f"Expected a dict of [str, torch.Tensor] but received {type(tensors)}")
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"Key {name!r} is invalid, expected torch.Tensor but received {type(tensor)}")
+        if not isinstance(name, str):
+            raise TypeError(f"Key {name!r} is invalid, expected str but received {type(name)}")
+        if not name.isascii():
+            check_unicode(name, "tensor name")
+    return tensors

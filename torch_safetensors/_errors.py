@@ -1,0 +1,47 @@
+"""The exceptions of the package, and how errors of the operators become them."""
+
+from __future__ import annotations
+
+import os
+import re
+
+__all__ = ["SafetensorError", "translate"]
+
+
+class SafetensorError(RuntimeError):
+    """A malformed file or buffer, or one that does not hold what was asked of it.
+
+    The message reads ``<file>: tensor '<name>': <what is wrong, with the numbers>``.
+    """
+
+
+_OS_ERROR = re.compile(r"\[Errno (\d+)\] (.*): '.*'", re.DOTALL)
+
+
+def translate(error: RuntimeError, source: str | os.PathLike[str] = "bytes") -> Exception:
+    """The exception that a caller of the package expects for one that an operator raised.
+
+    Operators raise torch's own types with our text, since C++ cannot raise Python's others: what the
+    operating system reported reads as ``str(OSError)``, and a malformed file's error begins with its name.
+
+    Args:
+        error: what the operator raised.
+        source: the file it was about, as the caller named it.
+
+    Returns:
+        ``OSError`` or the subclass for its errno, :class:`SafetensorError`, or ``error`` itself.
+    """
+    if type(error) is not RuntimeError:
+        return error
+    text = str(error)
+    if match := _OS_ERROR.fullmatch(text):
+        return OSError(int(match[1]), match[2], os.fspath(source))
+    if text.startswith(f"{printable(source)}: "):
+        return SafetensorError(text)
+    return error
+
+
+def printable(source: str | os.PathLike[str]) -> str:
+    """A path as it stands in front of the operators' messages: what is not printable, escaped."""
+    text = os.fsencode(source).decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\x{ord(match[0]):02x}", text)

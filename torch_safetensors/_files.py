@@ -1,0 +1,143 @@
+"""Load and save dicts of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from . import _graphs
+from ._arguments import (
+    DeviceLike,
+    PathLike,
+    operator_device,
+    operator_filename,
+    operator_metadata,
+    operator_tensors,
+)
+from ._buffers import Buffer, as_tensor, new_bytes
+from ._errors import translate
+
+__all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
+
+_ops = torch.ops.safetensors
+
+
+def load_file(
+    filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto"
+) -> dict[str, torch.Tensor]:
+    """Loads all tensors of a file.
+
+    Args:
+        filename: any path the operating system allows.
+        device: where the tensors shall be; everything ``torch.device`` takes. ``"meta"`` reads the header alone.
+        backend: ``"mmap"``: lazy, as private copy-on-write pages; do not truncate the file while tensors live.
+            ``"pread"``: read at once, by several threads, into memory of their own; immune to later changes of the
+            file. ``"auto"``: mmap on local file systems, pread on network and FUSE ones.
+
+    Returns:
+        The tensors by name, in the order of their data in the file. Each has a storage of its own of exactly its own bytes,
+        writable, not resizable. Writing to one never changes the file.
+
+    Raises:
+        OSError: what the operating system reports, e.g. ``FileNotFoundError``.
+        SafetensorError: the file is malformed.
+        ValueError: an unknown backend, a NUL in the name.
+
+    In a compiled or exported graph the names, dtypes and shapes become constants, and running the graph on a file that
+    differs in them raises.
+    """
+    if _graphs.is_tracing():
+        return _graphs.load_file(filename, device, backend=backend)
+    path = operator_filename(filename)
+    try:
+        names, tensors = _ops._load_file(path, operator_device(device), backend)
+    except RuntimeError as error:
+        raise translate(error, filename) from None
+    return dict(zip(names, tensors))
+
+
+def load(data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True) -> dict[str, torch.Tensor]:
+    """Loads all tensors from the bytes of a file.
+
+    Args:
+        data: bytes, bytearray, memoryview, anything else with a buffer, or a 1-D uint8 tensor.
+        device: where the tensors shall be; everything ``torch.device`` takes.
+        copy: False makes the tensors alias ``data``, on the CPU, and keep it alive. Writable sources only.
+
+    Returns:
+        The tensors by name, in the order of their data.
+
+    Raises:
+        SafetensorError: the bytes are malformed.
+        TypeError: ``data`` has no buffer.
+        ValueError: ``copy=False`` with a source that is read-only or not aligned, or with another device.
+    """
+    try:
+        with as_tensor(data, writable=not copy) as tensor:
+            names, tensors = _ops._load(tensor, operator_device(device), copy)
+    except RuntimeError as error:
+        raise translate(error) from None
+    return dict(zip(names, tensors))
+
+
+def load_tensor(
+    filename: PathLike, name: str, device: DeviceLike = "cpu", *, backend: str = "auto"
+) -> torch.Tensor:
+    """Loads one tensor of a file; arguments and errors as for :func:`load_file`.
+
+    Raises:
+        SafetensorError: also if the file does not hold ``name``.
+    """
+    if _graphs.is_tracing():
+        return _graphs.load_tensor(filename, name, device, backend=backend)
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected str, not {type(name).__name__}")
+    try:
+        return _ops.load_tensor(operator_filename(filename), name, operator_device(device), backend=backend)
+    except RuntimeError as error:
+        raise translate(error, filename) from None
+
+
+def save_file(
+    tensors: Mapping[str, torch.Tensor],
+    filename: PathLike,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    fsync: bool = False,
+) -> None:
+    """Saves tensors to a file, which appears under its name only when it is whole.
+
+    Args:
+        tensors: a dict of dense, contiguous tensors, on any device, that do not share memory.
+        filename: any path the operating system allows; an existing file keeps its mode, a symbolic link is written through.
+        metadata: text to go with it; written sorted by key.
+        fsync: also make it durable before returning.
+
+    Raises:
+        OSError: what the operating system reports; an existing file is then as it was.
+        ValueError: not a dict of tensors, or a tensor that is sparse, not contiguous, or of a dtype that the format does not have.
+        NotImplementedError: a tensor on the meta device.
+        RuntimeError: tensors that share memory; :func:`save_model` resolves that.
+        TypeError: names or metadata that are not str.
+    """
+    if _graphs.is_tracing():
+        _graphs.save_file(tensors, filename, metadata, fsync=fsync)
+        return
+    arguments = operator_tensors(tensors), operator_filename(filename), operator_metadata(metadata)
+    try:
+        _ops.save_file(*arguments, fsync=fsync)
+    except RuntimeError as error:
+        raise translate(error, filename) from None
+
+
+def save(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Saves tensors to bytes; arguments and errors as for :func:`save_file`.
+
+    Returns:
+        What :func:`save_file` would write. Nothing beside it is allocated.
+    """
+    plan = torch.classes.safetensors._PythonSave(operator_tensors(tensors), operator_metadata(metadata))
+    data, memory = new_bytes(plan.size())
+    plan.write_to(memory)
+    return data

@@ -1,0 +1,266 @@
+"""The operators in graphs: fake kernels, effects, and what Dynamo traces in place of the bare operators.
+
+A graph has the dtypes and shapes of loaded tensors compiled in, and nothing in torch checks them again when it runs. So
+every load that gets into a graph carries ``expect``, what the file's header said when it was traced, and raises on a file
+that differs. docs/limits.md says what cannot be traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from . import _torch_private
+from ._arguments import (
+    DeviceLike,
+    PathLike,
+    operator_device,
+    operator_filename,
+    operator_metadata,
+)
+from ._torch_private import constant_while_compiling, outside_of_modes
+
+_ops = torch.ops.safetensors
+
+
+def is_tracing() -> bool:
+    """True where the Python functions must call operators that a graph can hold."""
+    return torch.compiler.is_compiling() or _torch_private.in_dispatch_mode()
+
+
+@constant_while_compiling
+def _path(filename: PathLike) -> str:
+    return operator_filename(filename)
+
+
+@constant_while_compiling
+def _signatures(path: str) -> tuple[list[str], list[str]]:
+    with outside_of_modes():
+        names, signatures = _ops._signatures(path)
+    return names, signatures
+
+
+@constant_while_compiling
+def _signatures_of(path: str, names: list[str]) -> list[str]:
+    signatures = dict(zip(*_signatures(path)))
+    missing = [name for name in names if name not in signatures]
+    if missing:
+        with outside_of_modes():
+            _ops.load_tensors(path, missing, torch.device("meta"))  # Raises, naming it.
+    return [signatures[name] for name in names]
+
+
+@constant_while_compiling
+def _flat_metadata(metadata: Mapping[str, str] | None) -> list[str] | None:
+    checked = operator_metadata(metadata)
+    if checked is None:
+        return None
+    return [text for pair in sorted(checked.items()) for text in pair]
+
+
+def load_file(
+    filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto"
+) -> dict[str, torch.Tensor]:
+    path = _path(filename)
+    names, expect = _signatures(path)
+    tensors = _ops.load_tensors(
+        path, names, operator_device(device), backend=backend, expect=expect, exact=True
+    )
+    return dict(zip(names, tensors))
+
+
+def load_tensor(
+    filename: PathLike,
+    name: str,
+    device: DeviceLike = "cpu",
+    *,
+    backend: str = "auto",
+    expect: str | None = None,
+) -> torch.Tensor:
+    path = _path(filename)
+    if expect is None:
+        expect = _signatures_of(path, [name])[0]
+    return _ops.load_tensor(path, name, operator_device(device), backend=backend, expect=expect)
+
+
+def load_tensors(
+    filename: str,
+    names: list[str],
+    device: DeviceLike = "cpu",
+    *,
+    backend: str = "auto",
+    expect: list[str] | None = None,
+    exact: bool = False,
+) -> list[torch.Tensor]:
+    if expect is None:
+        expect = _signatures_of(filename, names)
+    return _ops.load_tensors(
+        filename, names, operator_device(device), backend=backend, expect=expect, exact=exact
+    )
+
+
+def save_file(
+    tensors: Mapping[str, torch.Tensor],
+    filename: PathLike,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    fsync: bool = False,
+) -> None:
+    _ops.save_tensors(
+        _path(filename),
+        list(tensors.keys()),
+        list(tensors.values()),
+        None if metadata is None else _flat_metadata(metadata),
+        fsync=fsync,
+    )
+
+
+@constant_while_compiling
+def keys(filename: str) -> list[str]:
+    with outside_of_modes():
+        names: list[str] = _ops.keys(filename)
+    return names
+
+
+@constant_while_compiling
+def metadata(filename: str) -> dict[str, str]:
+    with outside_of_modes():
+        return dict(_ops.metadata(filename))
+
+
+def _like_files(tensors: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """Fake tensors for real ones on meta."""
+    return [torch.empty(tensor.shape, dtype=tensor.dtype, device=device) for tensor in tensors]
+
+
+def _fake_load_tensors(
+    filename: str,
+    names: list[str],
+    device: torch.device = torch.device("cpu"),  # noqa: B008 (immutable)
+    *,
+    backend: str = "auto",
+    expect: list[str] | None = None,
+    exact: bool = False,
+) -> list[torch.Tensor]:
+    with outside_of_modes():
+        tensors = _ops.load_tensors(
+            filename, names, torch.device("meta"), backend=backend, expect=expect, exact=exact
+        )
+    return _like_files(tensors, device)
+
+
+def _fake_load_tensor(
+    filename: str,
+    name: str,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 (immutable)
+    *,
+    backend: str = "auto",
+    expect: str | None = None,
+) -> torch.Tensor:
+    expectations = None if expect is None else [expect]
+    return _fake_load_tensors(filename, [name], device, backend=backend, expect=expectations)[0]
+
+
+def _fake_load_file(
+    filename: str,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 (immutable)
+    *,
+    backend: str = "auto",
+) -> dict[str, torch.Tensor]:
+    names = keys(filename)
+    return dict(zip(names, _fake_load_tensors(filename, names, device, backend=backend)))
+
+
+def _fake_load(*_args: Any, **_kwargs: Any) -> Any:
+    raise RuntimeError(
+        "safetensors::load cannot be traced: what it returns depends on the data. Load outside of the graph, or from a "
+        "file with load_file"
+    )
+
+
+def _fake_save(
+    tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> torch.Tensor:
+    shapes = {name: [int(size) for size in tensor.shape] for name, tensor in tensors.items()}
+    with outside_of_modes():
+        empty = {
+            name: torch.empty(shapes[name], dtype=tensor.dtype, device="meta")
+            for name, tensor in tensors.items()
+        }
+        size = _ops._saved_size(empty, metadata)
+    return torch.empty(size, dtype=torch.uint8, device="cpu")
+
+
+def _fake_nothing(*_args: Any, **_kwargs: Any) -> None:
+    return None
+
+
+def _for_real(name: str) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with outside_of_modes():
+            return getattr(_ops, name)(*args, **kwargs)
+
+    return call
+
+
+_FAKES = {
+    "load_file": _fake_load_file,
+    "load": _fake_load,
+    "_load": _fake_load,
+    "load_tensor": _fake_load_tensor,
+    "load_tensors": _fake_load_tensors,
+    "load_into": _fake_nothing,
+    "save": _fake_save,
+    "save_file": _fake_nothing,
+    "save_tensors": _fake_nothing,
+    "keys": _for_real("keys"),
+    "metadata": _for_real("metadata"),
+}
+
+_EFFECTFUL = ("load_file", "load_tensor", "load_tensors", "save_file", "save_tensors")
+
+
+def _expecting(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Gives a bare load that is traced the expectations that make it safe to run later."""
+    if kwargs.get("expect") is None:
+        path, names = args[0], args[1]
+        if isinstance(names, str):
+            kwargs = {**kwargs, "expect": _signatures_of(path, [names])[0]}
+        else:
+            kwargs = {**kwargs, "expect": _signatures_of(path, names)}
+    return args, kwargs
+
+
+def _refusing(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Any:
+    raise RuntimeError(
+        "safetensors::load_file cannot be traced without Dynamo, since a graph holds no dict of tensors: call "
+        "torch_safetensors.load_file"
+    )
+
+
+def register() -> None:
+    """Tells torch all of the above; called once, when the package is imported."""
+    for name, fake in _FAKES.items():
+        torch.library.register_fake(f"safetensors::{name}", fake)
+    for name in _EFFECTFUL:
+        _torch_private.register_ordered_effect(f"safetensors::{name}")
+    for name in "load_tensor", "load_tensors":
+        _torch_private.register_tracing_rule(f"safetensors::{name}", _expecting)
+    _torch_private.register_tracing_rule("safetensors::load_file", _refusing)
+    inlined = {
+        "load_file": load_file,
+        "load_tensor": load_tensor,
+        "load_tensors": load_tensors,
+        "save_file": save_file,
+        "keys": keys,
+        "metadata": metadata,
+    }
+    _torch_private.inline_in_dynamo(
+        {
+            operator: function
+            for name, function in inlined.items()
+            for operator in (getattr(_ops, name), getattr(_ops, name).default)
+        }
+    )

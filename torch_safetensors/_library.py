@@ -1,0 +1,44 @@
+"""Finds and loads the library that registers the operators."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+__all__ = ["__version__", "cmake_prefix_path", "library_path"]
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+#: Where CMake finds ``torch_safetensorsConfig.cmake``: append it to ``CMAKE_PREFIX_PATH``, as torch's own
+#: ``torch.utils.cmake_prefix_path``.
+cmake_prefix_path: str = os.path.join(_HERE, "share", "cmake")
+
+
+def library_path() -> str:
+    """The absolute path of ``libtorch_safetensors.so``, for programs that link or ``dlopen`` it."""
+    return os.path.join(_HERE, "lib", "libtorch_safetensors.so")
+
+
+def _load() -> None:
+    # A program that embeds Python may have loaded its own copy of the library: its operators serve.
+    if hasattr(torch.ops.safetensors, "load_file"):
+        return
+    path = library_path()
+    if not os.path.exists(path):
+        raise ImportError(
+            f"{path} is missing: the package was not built. Run "
+            "`pip install --no-build-isolation .` in its source folder, or `make build`."
+        )
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        raise ImportError(
+            f"{path} does not load with torch {torch.__version__}: {error}. It works with the torch it was "
+            "built with: rebuild with `pip install --no-build-isolation --force-reinstall --no-deps .`"
+        ) from error
+
+
+_load()
+
+__version__: str = torch.ops.safetensors._version()

@@ -1,0 +1,291 @@
+"""Load and save the parameters and buffers of modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import torch
+from torch.nn.modules.batchnorm import _NormBase
+
+from ._arguments import (
+    DeviceLike,
+    PathLike,
+    operator_filename,
+    operator_metadata,
+    operator_tensors,
+)
+from ._errors import SafetensorError, printable, translate
+from ._files import load_file
+
+__all__ = ["load_model", "save_model"]
+
+_ops = torch.ops.safetensors
+
+
+def load_model(
+    model: torch.nn.Module,
+    filename: PathLike,
+    strict: bool = True,
+    device: DeviceLike = "cpu",
+    *,
+    backend: str = "auto",
+    assign: bool = False,
+) -> tuple[list[str], list[str]]:
+    """Loads a file into a model's parameters and persistent buffers.
+
+    Names and shapes are checked before anything is written: a model that is refused is unchanged. Other dtypes are
+    converted as ``copy_`` does. The bytes are read straight into the model's memory where it can hold them; where a
+    module overrides loading or has hooks, ``load_state_dict`` does the work.
+
+    Args:
+        model: any module, scripted and compiled ones too.
+        filename: any path the operating system allows.
+        strict: False forgives names that are missing or unexpected, never shapes.
+        device: with ``assign``, where the new tensors shall be. Without, the model's tensors stay where they are.
+        backend: see :func:`load_file`.
+        assign: put the file's tensors in place of the model's, with the file's dtypes, as ``load_state_dict(assign=True)``
+            does. A model built on ``meta`` loads without a copy, and ties stay ties.
+
+    Returns:
+        The names that the file does not hold, and those that the model does not have; both sorted. Of tensors that share
+        memory, one of their names in the file is enough.
+
+    Raises:
+        SafetensorError: names or shapes that do not fit (the text is that of ``load_state_dict``), a malformed file.
+        ValueError: a tensor on ``meta`` without ``assign``, or a dtype that does not convert.
+        OSError: what the operating system reports.
+    """
+    state = model.state_dict(keep_vars=True)
+    if not _is_plain(model, state):
+        return _load_through_module(model, state, filename, strict, device, backend, assign)
+    if assign:
+        return _assign(model, state, filename, strict, device, backend)
+    return _check_or_load(_ops._load_model, model, state, filename, strict, backend)
+
+
+def save_model(
+    model: torch.nn.Module,
+    filename: PathLike,
+    metadata: Mapping[str, str] | None = None,
+    force_contiguous: bool = True,
+    *,
+    fsync: bool = False,
+) -> None:
+    """Saves a model's parameters and persistent buffers.
+
+    Names of one tensor are written once, under the name the reference would keep, with ``dropped -> kept`` in the
+    metadata. Tensors that share storage in another way (slices, overlapping views, transposed ties) are written in full under
+    each name, so that :func:`load_file` has them all.
+
+    Args:
+        model: any module.
+        filename: see :func:`save_file`.
+        metadata: text to go with it; not changed.
+        force_contiguous: False refuses tensors that are not contiguous instead of packing them.
+        fsync: see :func:`save_file`.
+
+    Raises:
+        ValueError: extra state that is not a tensor, and what :func:`save_file` refuses.
+        OSError: what the operating system reports.
+    """
+    state = model.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"{name!r} is extra state of type {type(value).__name__}, and the format holds tensors only; "
+                "save it apart, or return a tensor from get_extra_state()"
+            )
+    state = operator_tensors(dict(state))
+    arguments = operator_filename(filename), list(state), list(state.values())
+    try:
+        _ops._save_model(*arguments, operator_metadata(metadata), force_contiguous, fsync)
+    except ValueError as error:
+        if force_contiguous or "not contiguous" not in str(error):
+            raise
+        raise ValueError(f"{error}. Or use save_model(..., force_contiguous=True)") from None
+    except RuntimeError as error:
+        raise translate(error, filename) from None
+
+
+_State: TypeAlias = "dict[str, torch.Tensor]"
+_HOOKS = (
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+
+
+def _is_plain(model: torch.nn.Module, state: _State) -> bool:
+    """True if ``load_state_dict`` would do nothing but copy tensors into place."""
+    return (
+        type(model).load_state_dict is torch.nn.Module.load_state_dict
+        and all(map(_is_plain_module, model.modules()))
+        and all(map(_is_plain_tensor, state.values()))
+    )
+
+
+def _is_plain_module(module: torch.nn.Module) -> bool:
+    cls = type(module)
+    return (
+        # _NormBase only forgives files older than num_batches_tracked: see _may_be_missing.
+        cls._load_from_state_dict in (torch.nn.Module._load_from_state_dict, _NormBase._load_from_state_dict)
+        and cls.state_dict is torch.nn.Module.state_dict
+        and cls.set_extra_state is torch.nn.Module.set_extra_state
+        and not any(getattr(module, hooks, None) for hooks in _HOOKS)
+    )
+
+
+def _is_plain_tensor(tensor: object) -> bool:
+    """False for subclasses that define what a copy means, and for memory that cannot be written directly."""
+    return (
+        isinstance(tensor, torch.Tensor)
+        and type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+        and tensor.layout is torch.strided
+    )
+
+
+def _may_be_missing(model: torch.nn.Module) -> list[str]:
+    """Names that torch does not miss in a file without versions, which every safetensors file is."""
+    return [
+        f"{prefix}.num_batches_tracked" if prefix else "num_batches_tracked"
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, _NormBase)
+    ]
+
+
+def _check_or_load(
+    operator: Callable[..., tuple[list[str], list[str]]],
+    model: torch.nn.Module,
+    state: _State,
+    filename: PathLike,
+    strict: bool,
+    *backend: str,
+) -> tuple[list[str], list[str]]:
+    try:
+        missing, unexpected = operator(
+            operator_filename(filename),
+            type(model).__name__,
+            list(state),
+            list(state.values()),
+            _may_be_missing(model),
+            strict,
+            *backend,
+        )
+    except RuntimeError as error:
+        raise translate(error, filename) from None
+    return missing, unexpected
+
+
+def _assign(
+    model: torch.nn.Module,
+    state: _State,
+    filename: PathLike,
+    strict: bool,
+    device: DeviceLike,
+    backend: str,
+) -> tuple[list[str], list[str]]:
+    missing, unexpected = _check_or_load(_ops._check_model, model, state, filename, strict)
+    loaded = load_file(filename, device, backend=backend)
+    replacements: dict[int, torch.Tensor] = {}
+    for name, old in state.items():
+        if name in loaded and id(old) not in replacements:
+            new = loaded[name]
+            if isinstance(old, torch.nn.Parameter):
+                new = torch.nn.Parameter(new, requires_grad=old.requires_grad)
+            replacements[id(old)] = new
+    absent = {name for name, old in state.items() if id(old) not in replacements}
+    # What the check forgave because other names fill its memory is a view, which new tensors do not have.
+    views = absent.difference(missing, _may_be_missing(model))
+    if views:
+        raise ValueError(
+            f"{printable(filename)}: {sorted(views)} are views of other tensors of the model and not in the file; "
+            "assign=True cannot rebuild them: load without it"
+        )
+    new_state = {name: replacements[id(old)] for name, old in state.items() if name not in absent}
+    model.load_state_dict(new_state, strict=False, assign=True)
+    return missing, unexpected
+
+
+def _load_through_module(
+    model: torch.nn.Module,
+    state: _State,
+    filename: PathLike,
+    strict: bool,
+    device: DeviceLike,
+    backend: str,
+    assign: bool,
+) -> tuple[list[str], list[str]]:
+    """For modules that have a say in loading: only they know which names and shapes they accept.
+
+    They find out by writing, so what they may write to is saved before and put back if the model is refused.
+    """
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    on_meta = [name for name, tensor in tensors.items() if tensor.is_meta]
+    if on_meta and not assign:
+        raise ValueError(
+            f"{printable(filename)}: tensor {on_meta[0]!r}: is on the meta device and has no memory to load into; "
+            "pass assign=True, or move the module with to_empty() first"
+        )
+    loaded = load_file(filename, device, backend=backend)
+    restore = _snapshot(model, {} if assign else tensors)
+    try:
+        result = model.load_state_dict(dict(loaded), strict=False, assign=assign)
+        missing = _without_ties(model, filename, tensors, loaded, result.missing_keys)
+        unexpected = sorted(result.unexpected_keys)
+        if strict and (missing or unexpected):
+            raise RuntimeError(_strict_message(model, missing, unexpected))
+    except RuntimeError as error:
+        restore()
+        raise SafetensorError(f"{printable(filename)}: {error}") from error
+    except BaseException:
+        restore()
+        raise
+    return missing, unexpected
+
+
+def _snapshot(model: torch.nn.Module, tensors: _State) -> Callable[[], None]:
+    """What puts a model back: the tensors' values, and which tensors its modules hold."""
+    values = [(tensor, tensor.detach().clone()) for tensor in tensors.values()]
+    members = [
+        (members, dict(members))
+        for module in model.modules()
+        for members in (module._parameters, module._buffers)
+        if isinstance(members, dict)
+    ]
+
+    def restore() -> None:
+        for current, old in members:
+            current.clear()
+            current.update(old)
+        with torch.no_grad():
+            for tensor, value in values:
+                tensor.copy_(value)
+
+    return restore
+
+
+def _without_ties(
+    model: torch.nn.Module, filename: PathLike, tensors: _State, loaded: _State, missing: list[str]
+) -> list[str]:
+    """The missing names whose memory no other name of the file has filled."""
+    state = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in missing or (name in loaded and loaded[name].shape == tensor.shape)
+    }
+    if not all(map(_is_plain_tensor, state.values())):
+        return sorted(missing)
+    really_missing, _ = _check_or_load(_ops._check_model, model, state, filename, False)
+    return sorted({*really_missing, *(name for name in missing if name not in tensors)})
+
+
+def _strict_message(model: torch.nn.Module, missing: list[str], unexpected: list[str]) -> str:
+    """As torch and the reference word it."""
+    text = f"Error(s) in loading state_dict for {type(model).__name__}:"
+    for what, names in ("Missing", missing), ("Unexpected", unexpected):
+        if names:
+            listed = ", ".join(f'"{name}"' for name in names)
+            text += f"\n    {what} key(s) in state_dict: {listed}"
+    return text

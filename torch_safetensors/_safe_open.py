@@ -1,0 +1,235 @@
+"""Files that stay open and are read by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+
+from ._arguments import DeviceLike, PathLike, operator_device, operator_filename
+from ._errors import SafetensorError, translate
+
+__all__ = ["SafeSlice", "TensorMeta", "safe_open"]
+
+
+class TensorMeta(NamedTuple):
+    """What a header says of a tensor."""
+
+    #: The format's name, e.g. ``"F32"``.
+    dtype: str
+    #: For F4 the last dimension counts elements, twice torch's.
+    shape: list[int]
+    #: ``(begin, end)`` in bytes, relative to the end of the header.
+    data_offsets: tuple[int, int]
+
+
+class safe_open:  # noqa: N801 (the reference's name)
+    """Opens a file to read tensors, or parts of them, by name.
+
+    Args:
+        filename: any path the operating system allows.
+        framework: ``"pt"`` (or ``"torch"``, ``"pytorch"``); the format knows others, this package does not.
+        device: where the tensors shall be; everything ``torch.device`` takes.
+        backend: see :func:`load_file`.
+
+    Raises:
+        OSError: what the operating system reports.
+        SafetensorError: a malformed file; from the methods, also an unknown name and a handle that was closed.
+
+    It works with and without ``with``; tensors and slices outlive it.
+
+    >>> with safe_open("model.safetensors", framework="pt") as file:
+    ...     for name in file.keys():
+    ...         tensor = file.get_tensor(name)
+    """
+
+    def __init__(
+        self,
+        filename: PathLike,
+        framework: str = "pt",
+        device: DeviceLike = "cpu",
+        *,
+        backend: str = "auto",
+    ) -> None:
+        if framework not in ("pt", "torch", "pytorch"):
+            raise ValueError(f"framework: {framework!r} is not one of 'pt', 'torch', 'pytorch'")
+        self._filename = filename
+        self._device = operator_device(device)
+        try:
+            self._file = torch.classes.safetensors.SafeOpen(
+                operator_filename(filename), self._device, backend
+            )
+        except RuntimeError as error:
+            raise translate(error, filename) from None
+
+    def __enter__(self) -> safe_open:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file = None
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        if self._file is None:
+            raise SafetensorError(f"{self._filename}: File is closed")
+        try:
+            return getattr(self._file, method)(*arguments)
+        except RuntimeError as error:
+            raise translate(error, self._filename) from None
+
+    def keys(self) -> list[str]:
+        """The names, sorted."""
+        names: list[str] = self._call("_sorted_keys")
+        return names
+
+    def offset_keys(self) -> list[str]:
+        """The names, in the order of the data."""
+        names: list[str] = self._call("keys")
+        return names
+
+    def metadata(self) -> dict[str, str] | None:
+        """The file's ``__metadata__``, sorted by key; None if it has none."""
+        return dict(self._call("metadata")) if self._call("_has_metadata") else None
+
+    def get_tensor(self, name: str) -> torch.Tensor:
+        """One tensor."""
+        tensor: torch.Tensor = self._call("get_tensor", name)
+        return tensor
+
+    def get_tensors(self, names: list[str] | None = None) -> dict[str, torch.Tensor]:
+        """Several tensors, read together; all of them, in the order of the data, by default."""
+        names = self.offset_keys() if names is None else list(names)
+        return dict(zip(names, self._call("get_tensors", names)))
+
+    def get_tensor_meta(self, name: str) -> TensorMeta:
+        """What the header says of a tensor; nothing else is read."""
+        begin, end = self._call("_data_offsets", name)
+        return TensorMeta(self._call("get_dtype", name), self._call("get_shape", name), (begin, end))
+
+    def get_slice(self, name: str) -> SafeSlice:
+        """A tensor of which parts can be read, with torch's indexing."""
+        self._call("get_shape", name)
+        return SafeSlice(self._file, self._filename, name)
+
+    def __len__(self) -> int:
+        return len(self.offset_keys())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self._call("_contains", name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __repr__(self) -> str:
+        state = "closed" if self._file is None else f"{len(self)} tensors"
+        return f"<safe_open {str(self._filename)!r}: {state}>"
+
+
+class SafeSlice:
+    """A tensor of a file, read in parts: ``file.get_slice(name)[2:5, ..., 0]``.
+
+    Indexing follows torch's rules and reads only the bytes it needs. It holds the file open.
+    """
+
+    def __init__(self, file: Any, filename: PathLike, name: str) -> None:
+        self._file = file
+        self._filename = filename
+        self._name = name
+
+    def get_shape(self) -> list[int]:
+        """As the header has it: for F4 the last dimension counts elements, twice torch's."""
+        shape: list[int] = self._call("get_shape")
+        return shape
+
+    def get_dtype(self) -> str:
+        """The format's name, e.g. ``"F32"``."""
+        dtype: str = self._call("get_dtype")
+        return dtype
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """The part of the tensor that ``tensor[index]`` would be, in a storage of its own.
+
+        Raises:
+            IndexError, ValueError, TypeError: as torch raises them for ``tensor[index]``.
+        """
+        index = index if isinstance(index, tuple) else (index,)
+        # Without data: torch's own indexing of it says which elements are wanted.
+        whole: torch.Tensor = self._call("_get_meta")
+        if all(map(_is_basic, index)):
+            return self._read(whole[index])
+        return self._gather(whole, index)
+
+    def _gather(self, whole: torch.Tensor, index: tuple[Any, ...]) -> torch.Tensor:
+        """Indexing by lists, masks and tensors: reads the rows that the first index names, and leaves the rest to torch."""
+        first, rest = index[0], index[1:]
+        if _is_basic(first):
+            if first is None or first is Ellipsis:
+                return _index(self._read(whole), index)
+            rows = self._read(whole[first])
+            return _index(rows, (slice(None), *rest) if isinstance(first, slice) else rest)
+        first = torch.as_tensor(first, device="cpu")
+        if first.dtype is torch.bool:
+            if first.dim() == 0:
+                return _index(self._read(whole), (first, *rest))
+            if first.shape != whole.shape[: first.dim()]:
+                raise IndexError(
+                    f"the mask has shape {list(first.shape)} but tensor {self._name!r} {list(whole.shape)}"
+                )
+            return self._gather(whole, (*first.nonzero(as_tuple=True), *rest))
+        if whole.dim() == 0:
+            raise IndexError(f"tensor {self._name!r} has no dimension to index")
+        wanted = torch.arange(whole.shape[0], device="cpu")[first]
+        rows, position = torch.unique(wanted, return_inverse=True)
+        return _index(self._read_rows(whole, rows.tolist()), (position, *rest))
+
+    def _read_rows(self, whole: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        """Rows in ascending order, neighbours together."""
+        parts = []
+        begin = 0
+        for end in range(1, len(rows) + 1):
+            if end == len(rows) or rows[end] != rows[end - 1] + 1:
+                parts.append(_as_integers(self._read(whole[rows[begin] : rows[end - 1] + 1])))
+                begin = end
+        if not parts:
+            return self._read(whole[:0])
+        return torch.cat(parts).view(whole.dtype)
+
+    def _read(self, view: torch.Tensor) -> torch.Tensor:
+        part: torch.Tensor = self._call(
+            "_get_view", list(view.shape), list(view.stride()), view.storage_offset()
+        )
+        return part
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._file, method)(self._name, *arguments)
+        except RuntimeError as error:
+            raise translate(error, self._filename) from None
+
+
+def _is_basic(index: Any) -> bool:
+    """True for what selects by ranges alone: ints, slices, ``...`` and None."""
+    return (
+        index is None
+        or index is Ellipsis
+        or isinstance(index, slice)
+        or (hasattr(index, "__index__") and not isinstance(index, (bool, torch.Tensor)))
+    )
+
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
+    """The same bits in a dtype that torch can gather, which it cannot do for every float8 and float4."""
+    return tensor.view(_INTEGERS[tensor.element_size()])
+
+
+def _index(tensor: torch.Tensor, index: tuple[Any, ...]) -> torch.Tensor:
+    return _as_integers(tensor)[index].view(tensor.dtype)

@@ -1,0 +1,125 @@
+"""The private parts of torch that graphs need, and nothing else that is private.
+
+Tried with the releases in :data:`TRIED_WITH`; a test compares that with the torch at hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+from torch._library.effects import EffectType
+from torch._subclasses.functional_tensor import FunctionalTensorMode
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+try:
+    from torch._higher_order_ops.effects import _register_effectful_op
+except ImportError as error:
+    raise ImportError(
+        f"torch {torch.__version__} has no _register_effectful_op: without it, compiled graphs would drop saves and "
+        "read stale files. Use torch 2.11 to 2.13"
+    ) from error
+
+#: Releases of torch that the whole test suite passed with.
+TRIED_WITH = ("2.11", "2.13")
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def register_ordered_effect(operator: str) -> None:
+    """Keeps graphs from dropping, merging or reordering calls of an operator."""
+    _register_effectful_op(operator, EffectType.ORDERED)
+
+
+def constant_while_compiling(function: _Function) -> _Function:
+    """``torch._dynamo.assume_constant_result``, without the import of Dynamo, which takes seconds."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@contextlib.contextmanager
+def outside_of_modes() -> Iterator[None]:
+    """Operators that are called within run for real, also while something is traced."""
+    with _disable_current_modes():
+        yield
+
+
+def in_dispatch_mode() -> bool:
+    """True under FakeTensorMode, while make_fx or export trace, or under a mode of the user's."""
+    return bool(torch._C._len_torch_dispatch_stack())
+
+
+def register_tracing_rule(
+    operator: str,
+    rule: Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]],
+) -> None:
+    """Has ``rule`` rewrite the arguments of an operator when it is traced into a graph."""
+
+    def apply(mode: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = rule(args, kwargs or {})
+        return mode.__torch_dispatch__(func, types, args, kwargs)
+
+    for mode in FunctionalTensorMode, ProxyTorchDispatchMode:
+        torch.library.register_torch_dispatch(operator, mode, apply)
+
+
+def inline_in_dynamo(functions: Mapping[Any, Callable[..., Any]]) -> None:
+    """Has Dynamo trace a Python function in place of each operator, as soon as Dynamo is imported."""
+
+    def install(module: ModuleType) -> None:
+        get_handlers = getattr(module.TorchInGraphFunctionVariable, "_get_handlers", None)
+        if get_handlers is None:
+            return  # The operators' fake kernels then refuse to be traced unchecked.
+        for operator, function in functions.items():
+            get_handlers()[operator] = _handler(module, function)
+
+    _after_import("torch._dynamo.variables.torch", install)
+
+
+def _handler(module: ModuleType, function: Callable[..., Any]) -> Callable[..., Any]:
+    def handle(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
+        variable = module.VariableTracker.build(tx, function)
+        return tx.inline_user_function_return(variable, list(args), kwargs)
+
+    return handle
+
+
+def _after_import(name: str, callback: Callable[[ModuleType], None]) -> None:
+    if name in sys.modules:
+        callback(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, _ImportHook(name, callback))
+
+
+class _ImportHook(importlib.abc.MetaPathFinder):
+    """Calls back once, after the module of that name was imported."""
+
+    def __init__(self, name: str, callback: Callable[[ModuleType], None]) -> None:
+        self._name = name
+        self._callback = callback
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            self._callback(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
