@@ -15,4 +15,4 @@ fi
 scripts/build_cpp.sh "$folder" "${options[@]}"
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 say "running ctest under $kind"
-ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(nproc)" ${CTEST_ARGS:-}
+ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(getconf _NPROCESSORS_ONLN)" ${CTEST_ARGS:-}

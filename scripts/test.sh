@@ -10,7 +10,7 @@ scripts/build_cpp.sh build/cpp -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_PREFIX_PATH=$to
 # Both run even if the first fails.
 status=0
 say "running ctest"
-ctest --test-dir build/cpp --output-on-failure --no-tests=error -j "$(nproc)" ${CTEST_ARGS:-} 2>&1 |
+ctest --test-dir build/cpp --output-on-failure --no-tests=error -j "$(getconf _NPROCESSORS_ONLN)" ${CTEST_ARGS:-} 2>&1 |
   tee build/logs/ctest.log || status=1
 say "running pytest"
 "$python" -m pytest ${PYTEST_ARGS:-} 2>&1 | tee build/logs/pytest.log || status=1

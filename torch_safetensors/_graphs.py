@@ -117,17 +117,18 @@ def save_file(
     )
 
 
-@constant_while_compiling
 def keys(filename: str) -> list[str]:
-    with outside_of_modes():
-        names: list[str] = _ops.keys(filename)
-    return names
+    return _signatures(filename)[0]
 
 
 @constant_while_compiling
-def metadata(filename: str) -> dict[str, str]:
+def _metadata(filename: str) -> list[tuple[str, str]]:
     with outside_of_modes():
-        return dict(_ops.metadata(filename))
+        return list(_ops.metadata(filename).items())
+
+
+def metadata(filename: str) -> dict[str, str]:
+    return dict(_metadata(filename))
 
 
 def _like_files(tensors: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
@@ -219,7 +220,7 @@ _FAKES = {
     "metadata": _for_real("metadata"),
 }
 
-_EFFECTFUL = ("load_file", "load_tensor", "load_tensors", "save_file", "save_tensors")
+_EFFECTFUL = ("load_file", "load_tensor", "load_tensors", "save", "save_file", "save_tensors")
 
 
 def _expecting(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -74,18 +74,22 @@ def register_tracing_rule(
 def inline_in_dynamo(functions: Mapping[Any, Callable[..., Any]]) -> None:
     """Has Dynamo trace a Python function in place of each operator, as soon as Dynamo is imported."""
 
-    def install(module: ModuleType) -> None:
+    def install(_dynamo: ModuleType) -> None:
+        module = importlib.import_module("torch._dynamo.variables.torch")
         get_handlers = getattr(module.TorchInGraphFunctionVariable, "_get_handlers", None)
         if get_handlers is None:
             return  # The operators' fake kernels then refuse to be traced unchecked.
         for operator, function in functions.items():
             get_handlers()[operator] = _handler(module, function)
 
-    _after_import("torch._dynamo.variables.torch", install)
+    _after_import("torch._dynamo", install)
 
 
 def _handler(module: ModuleType, function: Callable[..., Any]) -> Callable[..., Any]:
     def handle(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
+        expect = kwargs.get("expect")
+        if expect is not None and not expect.is_constant_none():
+            return None  # It carries its expectations already: Dynamo goes on as for any operator.
         variable = module.VariableTracker.build(tx, function)
         return tx.inline_user_function_return(variable, list(args), kwargs)
 

@@ -2,36 +2,41 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <utility>
 
 namespace torch_safetensors::io {
 
-/// Owns a file descriptor.
+/// Owns a file descriptor, or none.
 class Descriptor {
  public:
-  Descriptor() = default;
-  explicit Descriptor(int number) : number_(number) {}
-  ~Descriptor() { reset(); }
-  Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  /// Takes over what `open` returned: a negative value is none.
+  explicit Descriptor(int value = -1) noexcept : value_(value) {}
+  ~Descriptor() { close(); }
+  Descriptor(Descriptor&& other) noexcept : value_(std::exchange(other.value_, -1)) {}
   Descriptor& operator=(Descriptor&& other) noexcept {
-    if (this != &other) {
-      reset();
-      number_ = std::exchange(other.number_, -1);
-    }
+    std::swap(value_, other.value_);
     return *this;
   }
 
-  int number() const { return number_; }
-  explicit operator bool() const { return number_ >= 0; }
+  explicit operator bool() const noexcept { return value_ >= 0; }
+  int get() const noexcept { return value_; }
 
-  void reset() {
-    if (number_ >= 0) {
-      ::close(std::exchange(number_, -1));
+  /// Closes it and returns 0 or the error number: network file systems report a full disk only here.
+  /// Leaves errno alone, so that cleaning up does not hide what went wrong.
+  int close() noexcept {
+    if (value_ < 0) {
+      return 0;
     }
+    const int saved = errno;
+    // Not made again after EINTR: on Linux the descriptor is gone then, and may be another file's.
+    const int error = ::close(std::exchange(value_, -1)) == 0 ? 0 : errno;
+    errno = saved;
+    return error;
   }
 
  private:
-  int number_ = -1;
+  int value_;
 };
 
 }  // namespace torch_safetensors::io

@@ -3,117 +3,88 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#if defined(__linux__)
-#include <sys/vfs.h>
-#else
-#include <sys/mount.h>
-#include <sys/param.h>
-#endif
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <utility>
 
 #include "io/os_error.h"
+#include "io/path_checks.h"
+#include "io/remote_file_system.h"
+#include "io/retry.h"
 
 namespace torch_safetensors::io {
 namespace {
 
-int open_for_reading(const std::string& path) {
-  int descriptor;
-  do {
-    // Not blocking: opening a FIFO would wait for a writer.
-    descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  } while (descriptor < 0 && errno == EINTR);
-  if (descriptor < 0) {
-    throw_os_error(errno, path);
-  }
-  return descriptor;
+static_assert(sizeof(size_t) == 8 && sizeof(off_t) == 8, "files and their mappings exceed 32 bits");
+
+/// macOS refuses more than INT_MAX bytes at once, Linux reads less than asked for.
+constexpr size_t kMaxRead = size_t{1} << 30;
+
+int open_with(const std::string& path, int flags) {
+  return retry([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags); });
 }
 
-#if defined(__linux__)
-/// Magic numbers of statfs(2) that have no page cache of this machine's disks behind them.
-constexpr std::array<uint32_t, 13> kRemoteFileSystems{
-    0x6969,      // NFS
-    0x517B,      // SMB
-    0xFF534D42,  // CIFS
-    0xFE534D42,  // SMB2
-    0x65735546,  // FUSE: mount-s3, gcsfuse, sshfs, HDFS, virtiofs
-    0x01021997,  // 9P
-    0x00C36400,  // Ceph
-    0x0BD00BD0,  // Lustre
-    0x47504653,  // GPFS
-    0x19830326,  // BeeGFS
-    0x5346414F,  // OpenAFS
-    0x6B414653,  // kAFS
-    0x73757245,  // Coda
-};
-#endif
+Descriptor open_for_reading(const std::string& path) {
+  require_no_nul(path);
+  // Without O_NONBLOCK a FIFO that nobody writes to would stop the program here.
+  Descriptor descriptor(open_with(path, O_NONBLOCK));
+  if (descriptor) {
+    return descriptor;
+  }
+  const int error = errno;
+  if (struct stat status; ::stat(path.c_str(), &status) == 0) {
+    if (error == ENXIO || error == EOPNOTSUPP) {
+      require_regular(status, path);  // a socket: it cannot be opened at all
+    }
+    // Somebody (Samba) holds a lease and needs a moment to give it back.
+    if (error == EWOULDBLOCK && S_ISREG(status.st_mode)) {
+      if (Descriptor waited(open_with(path, 0)); waited) {
+        return waited;
+      }
+    }
+  }
+  throw_os_error(error, path);
+}
+
+[[noreturn]] void throw_truncated(const File& file, uint64_t reached, uint64_t wanted) {
+  struct stat status;
+  if (::fstat(file.descriptor(), &status) == 0) {
+    reached = std::min(reached, static_cast<uint64_t>(status.st_size));
+  }
+  throw_os_error(EIO,
+                 "file ended at byte " + std::to_string(reached) + " while reading up to byte " +
+                     std::to_string(wanted) + ": it was truncated after it was opened",
+                 file.path());
+}
 
 }  // namespace
 
-File::File(std::string path) : path_(std::move(path)) {
-  if (path_.find('\0') != path_.npos) {
-    throw_os_error(EINVAL, "embedded null byte", path_);
-  }
-  descriptor_ = open_for_reading(path_);
+File::File(std::string path) : path_(std::move(path)), descriptor_(open_for_reading(path_)) {
   struct stat status;
-  const int error = ::fstat(descriptor_, &status) != 0 ? errno : 0;
-  if (error == 0 && S_ISREG(status.st_mode)) {
-    size_ = static_cast<uint64_t>(status.st_size);
-    return;
+  if (::fstat(descriptor(), &status) != 0) {
+    throw_os_error(errno, path_);
   }
-  ::close(std::exchange(descriptor_, -1));
-  if (error != 0) {
-    throw_os_error(error, path_);
-  }
-  if (S_ISDIR(status.st_mode)) {
-    throw_os_error(EISDIR, path_);
-  }
-  throw_os_error(EINVAL, "Not a regular file", path_);
+  require_regular(status, path_);
+  size_ = static_cast<uint64_t>(status.st_size);
 }
 
-File::~File() {
-  if (descriptor_ >= 0) {
-    ::close(descriptor_);
-  }
-}
-
-File::File(File&& other) noexcept
-    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)), size_(other.size_) {}
-
-bool File::is_remote() const {
-  struct statfs status;
-  if (::fstatfs(descriptor_, &status) != 0) {
-    return true;  // Nothing is known of it: the backend that works everywhere.
-  }
-#if defined(__linux__)
-  const auto magic = static_cast<uint32_t>(status.f_type);
-  return std::find(kRemoteFileSystems.begin(), kRemoteFileSystems.end(), magic) != kRemoteFileSystems.end();
-#else
-  return (status.f_flags & MNT_LOCAL) == 0;
-#endif
-}
+bool File::is_remote() const { return is_on_remote_file_system(descriptor()); }
 
 void File::read_at(uint64_t offset, std::span<std::byte> into) const {
   const uint64_t end = offset + into.size();
   while (!into.empty()) {
-    const ssize_t count = ::pread(descriptor_, into.data(), into.size(), static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) {
-      continue;
-    }
+    const size_t wanted = std::min(into.size(), kMaxRead);
+    const ssize_t count =
+        retry([&] { return ::pread(descriptor(), into.data(), wanted, static_cast<off_t>(offset)); });
     if (count < 0) {
       throw_os_error(errno, path_);
     }
     if (count == 0) {
-      throw_os_error(EIO,
-                     "file ended at byte " + std::to_string(offset) + " while reading up to byte " +
-                         std::to_string(end) + ": it was truncated after it was opened",
-                     path_);
+      throw_truncated(*this, offset, end);
     }
+    offset += static_cast<size_t>(count);
     into = into.subspan(static_cast<size_t>(count));
-    offset += static_cast<uint64_t>(count);
   }
 }
 

@@ -5,6 +5,8 @@
 #include <span>
 #include <string>
 
+#include "io/descriptor.h"
+
 namespace torch_safetensors::io {
 
 /// A regular file, open for reading. Its size is that of the moment it was opened.
@@ -13,13 +15,12 @@ class File {
   /// Throws OsError: ENOENT, EACCES, EISDIR for a directory, EINVAL for any other kind that is not a
   /// regular file (never blocks on a FIFO), EINVAL for a path with a NUL in it.
   explicit File(std::string path);
-  ~File();
-  File(File&& other) noexcept;
+  File(File&& other) noexcept = default;
   File& operator=(File&&) = delete;
 
   const std::string& path() const { return path_; }
   uint64_t size() const { return size_; }
-  int descriptor() const { return descriptor_; }
+  int descriptor() const { return descriptor_.get(); }
 
   /// True on network and FUSE file systems, where reading by page faults is slow or unsafe.
   bool is_remote() const;
@@ -30,7 +31,7 @@ class File {
 
  private:
   std::string path_;
-  int descriptor_ = -1;
+  Descriptor descriptor_;
   uint64_t size_ = 0;
 };
 

@@ -6,24 +6,30 @@
 
 #include "io/os_error.h"
 
-#ifndef MAP_NORESERVE
-#define MAP_NORESERVE 0
+namespace torch_safetensors::io {
+namespace {
+
+#if defined(MAP_NORESERVE)
+// Writable private pages count against the commit limit as if all were written to: a file larger than
+// the memory would not map where the kernel is strict.
+constexpr int kFlags = MAP_PRIVATE | MAP_NORESERVE;
+#else
+constexpr int kFlags = MAP_PRIVATE;
 #endif
 
-namespace torch_safetensors::io {
+}  // namespace
 
-Mapping::Mapping(const File& file) : size_(file.size()) {
-  if (size_ == 0) {
-    return;  // mmap refuses an empty range.
+Mapping::Mapping(const File& file) {
+  if (file.size() == 0) {
+    return;  // mmap refuses a length of 0
   }
-  // Never MAP_POPULATE: on writable private pages it copies the whole file. No reservation, since pages that are written
-  // to are few: a file larger than memory and swap still maps.
-  void* const address = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
-                               file.descriptor(), 0);
-  if (address == MAP_FAILED) {
+  // Never MAP_POPULATE: on writable private pages it copies the whole file.
+  void* const data = ::mmap(nullptr, file.size(), PROT_READ | PROT_WRITE, kFlags, file.descriptor(), 0);
+  if (data == MAP_FAILED) {
     throw_os_error(errno, file.path());
   }
-  data_ = static_cast<std::byte*>(address);
+  data_ = static_cast<std::byte*>(data);
+  size_ = file.size();
 }
 
 Mapping::~Mapping() {
