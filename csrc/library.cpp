@@ -85,29 +85,29 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(tensors::load_lists));
   define(m, touches_files("_saved_size(Dict(str, Tensor) tensors, Dict(str, str)? metadata) -> int"),
          TORCH_FN(tensors::saved_size));
-  define(m, touches_files("_load_model(str filename, str class_name, str[] names, Tensor[] tensors, "
+  define(m, touches_files("_load_model(str filename, str class_name, Dict(str, Tensor) tensors, "
                           "str[] may_be_missing, bool strict, str backend) -> (str[], str[])"),
-         TORCH_FN(modules::load_model_lists));
-  define(m, touches_files("_check_model(str filename, str class_name, str[] names, Tensor[] tensors, "
+         TORCH_FN(modules::load_model_dict));
+  define(m, touches_files("_check_model(str filename, str class_name, Dict(str, Tensor) tensors, "
                           "str[] may_be_missing, bool strict) -> (str[], str[])"),
-         TORCH_FN(modules::check_model_lists));
-  define(m, touches_files("_save_model(str filename, str[] names, Tensor[] tensors, Dict(str, str)? metadata, "
+         TORCH_FN(modules::check_model_dict));
+  define(m, touches_files("_save_model(str filename, Dict(str, Tensor) tensors, Dict(str, str)? metadata, "
                           "bool force_contiguous, bool fsync) -> ()"),
-         TORCH_FN(modules::save_model_lists));
+         TORCH_FN(modules::save_model_dict));
 
   m.class_<tensors::SafeOpen>("SafeOpen")
       .def(torch::init<std::string, c10::Device, std::string>(), "",
            {torch::arg("filename"), torch::arg("device") = c10::Device(c10::kCPU), torch::arg("backend") = "auto"})
       .def("keys", &tensors::SafeOpen::keys)
       .def("metadata", &tensors::SafeOpen::metadata)
-      .def("get_tensor", &tensors::SafeOpen::get_tensor)
-      .def("get_tensors", &tensors::SafeOpen::get_tensors)
-      .def("get_shape", &tensors::SafeOpen::get_shape)
-      .def("get_dtype", &tensors::SafeOpen::get_dtype)
+      .def("get_tensor", &tensors::SafeOpen::get_tensor, "", {torch::arg("name")})
+      .def("get_tensors", &tensors::SafeOpen::get_tensors, "", {torch::arg("names")})
+      .def("get_shape", &tensors::SafeOpen::get_shape, "", {torch::arg("name")})
+      .def("get_dtype", &tensors::SafeOpen::get_dtype, "", {torch::arg("name")})
       .def("get_slice", &tensors::SafeOpen::get_slice, "",
            {torch::arg("name"), torch::arg("dim") = 0, torch::arg("start") = c10::IValue(),
             torch::arg("end") = c10::IValue(), torch::arg("step") = 1})
-      .def("load_into", &tensors::SafeOpen::load_into)
+      .def("load_into", &tensors::SafeOpen::load_into, "", {torch::arg("names"), torch::arg("tensors")})
       // For the Python package alone.
       .def("_sorted_keys", &tensors::SafeOpen::sorted_keys)
       .def("_contains", &tensors::SafeOpen::contains)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 source "$(dirname "$0")/common.sh"
 scripts/setup.sh build
+"$python" scripts/fetch_model.py
 "$python" scripts/build_python.py
-say "running examples/demo.py"
-"$python" examples/demo.py
+say "running scripts/demo.py"
+"$python" scripts/demo.py

@@ -8,7 +8,15 @@ from typing import TypeAlias
 
 import torch
 
-__all__ = ["DeviceLike", "PathLike", "operator_device", "operator_filename", "operator_metadata"]
+__all__ = [
+    "DeviceLike",
+    "PathLike",
+    "operator_device",
+    "operator_filename",
+    "operator_metadata",
+    "operator_name",
+    "operator_tensors",
+]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 DeviceLike: TypeAlias = "str | int | torch.device | None"
@@ -38,8 +46,29 @@ def operator_filename(filename: PathLike) -> str:
 
 
 def operator_device(device: DeviceLike) -> torch.device:
-    """The device for everything that ``torch.device(...)`` takes; None is the CPU, as in the reference."""
-    return torch.device("cpu") if device is None else torch.device(device)
+    """The device for everything that ``torch.device(...)`` takes; None is the CPU, as in the reference.
+
+    Raises:
+        TypeError, ValueError: what ``torch.device(...)`` refuses.
+    """
+    try:
+        return torch.device("cpu") if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device: {error}") from None
+
+
+def operator_name(name: str) -> str:
+    """A tensor's name, checked, since an operator's schema would take bytes and refuse others less clearly.
+
+    Raises:
+        TypeError: not a str.
+        ValueError: text that is not Unicode (a lone surrogate).
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected str, not {type(name).__name__}")
+    if not name.isascii():
+        check_unicode(name, "tensor name")
+    return name
 
 
 def operator_metadata(metadata: Mapping[str, str] | None) -> dict[str, str] | None:

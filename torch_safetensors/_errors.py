@@ -15,6 +15,8 @@ class SafetensorError(RuntimeError):
     """
 
 
+#: What torch says where an argument is not of the type that the operator's schema has.
+_WRONG_TYPE = re.compile(r"\S+\(\) Expected a value of type '(.+)' for argument '(.+)' but instead found type '(.+)'\.")
 _OS_ERROR = re.compile(r"\[Errno (\d+)\] (.*): '.*'", re.DOTALL)
 
 
@@ -29,7 +31,8 @@ def translate(error: RuntimeError, source: str | os.PathLike[str] = "bytes") -> 
         source: the file it was about, as the caller named it.
 
     Returns:
-        ``OSError`` or the subclass for its errno, :class:`SafetensorError`, or ``error`` itself.
+        ``OSError`` or the subclass for its errno, :class:`SafetensorError`, ``TypeError`` for an argument that the
+        operator's schema refuses, or ``error`` itself.
     """
     if type(error) is not RuntimeError:
         return error
@@ -38,6 +41,8 @@ def translate(error: RuntimeError, source: str | os.PathLike[str] = "bytes") -> 
         return OSError(int(match[1]), match[2], os.fspath(source))
     if text.startswith(f"{printable(source)}: "):
         return SafetensorError(text)
+    if match := _WRONG_TYPE.match(text):
+        return TypeError(f"{match[2]}: expected {match[1]}, not {match[3]}")
     return error
 
 

@@ -13,6 +13,7 @@ from ._arguments import (
     operator_device,
     operator_filename,
     operator_metadata,
+    operator_name,
     operator_tensors,
 )
 from ._buffers import Buffer, as_tensor, new_bytes
@@ -23,9 +24,7 @@ __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 _ops = torch.ops.safetensors
 
 
-def load_file(
-    filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto"
-) -> dict[str, torch.Tensor]:
+def load_file(filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto") -> dict[str, torch.Tensor]:
     """Loads all tensors of a file.
 
     Args:
@@ -49,9 +48,9 @@ def load_file(
     """
     if _graphs.is_tracing():
         return _graphs.load_file(filename, device, backend=backend)
-    path = operator_filename(filename)
+    arguments = operator_filename(filename), operator_device(device)
     try:
-        names, tensors = _ops._load_file(path, operator_device(device), backend)
+        names, tensors = _ops._load_file(*arguments, backend)
     except RuntimeError as error:
         raise translate(error, filename) from None
     return dict(zip(names, tensors))
@@ -81,9 +80,7 @@ def load(data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True) -> dict
     return dict(zip(names, tensors))
 
 
-def load_tensor(
-    filename: PathLike, name: str, device: DeviceLike = "cpu", *, backend: str = "auto"
-) -> torch.Tensor:
+def load_tensor(filename: PathLike, name: str, device: DeviceLike = "cpu", *, backend: str = "auto") -> torch.Tensor:
     """Loads one tensor of a file; arguments and errors as for :func:`load_file`.
 
     Raises:
@@ -91,12 +88,12 @@ def load_tensor(
     """
     if _graphs.is_tracing():
         return _graphs.load_tensor(filename, name, device, backend=backend)
-    if not isinstance(name, str):
-        raise TypeError(f"name: expected str, not {type(name).__name__}")
+    arguments = operator_filename(filename), operator_name(name), operator_device(device)
     try:
-        return _ops.load_tensor(operator_filename(filename), name, operator_device(device), backend=backend)
+        tensor: torch.Tensor = _ops.load_tensor(*arguments, backend=backend)
     except RuntimeError as error:
         raise translate(error, filename) from None
+    return tensor
 
 
 def save_file(

@@ -7,7 +7,7 @@ that differs. docs/limits.md says what cannot be traced.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -82,7 +82,10 @@ def load_tensor(
     path = _path(filename)
     if expect is None:
         expect = _signatures_of(path, [name])[0]
-    return _ops.load_tensor(path, name, operator_device(device), backend=backend, expect=expect)
+    tensor: torch.Tensor = _ops.load_tensor(
+        path, name, operator_device(device), backend=backend, expect=expect
+    )
+    return tensor
 
 
 def load_tensors(
@@ -96,9 +99,10 @@ def load_tensors(
 ) -> list[torch.Tensor]:
     if expect is None:
         expect = _signatures_of(filename, names)
-    return _ops.load_tensors(
+    tensors: list[torch.Tensor] = _ops.load_tensors(
         filename, names, operator_device(device), backend=backend, expect=expect, exact=exact
     )
+    return tensors
 
 
 def save_file(
@@ -131,11 +135,6 @@ def metadata(filename: str) -> dict[str, str]:
     return dict(_metadata(filename))
 
 
-def _like_files(tensors: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-    """Fake tensors for real ones on meta."""
-    return [torch.empty(tensor.shape, dtype=tensor.dtype, device=device) for tensor in tensors]
-
-
 def _fake_load_tensors(
     filename: str,
     names: list[str],
@@ -145,11 +144,13 @@ def _fake_load_tensors(
     expect: list[str] | None = None,
     exact: bool = False,
 ) -> list[torch.Tensor]:
+    if expect is None and _torch_private.is_being_traced():
+        raise _untraceable("load_tensors")
     with outside_of_modes():
         tensors = _ops.load_tensors(
             filename, names, torch.device("meta"), backend=backend, expect=expect, exact=exact
         )
-    return _like_files(tensors, device)
+    return [torch.empty(tensor.shape, dtype=tensor.dtype, device=device) for tensor in tensors]
 
 
 def _fake_load_tensor(
@@ -170,15 +171,19 @@ def _fake_load_file(
     *,
     backend: str = "auto",
 ) -> dict[str, torch.Tensor]:
+    if _torch_private.is_being_traced():
+        raise _untraceable("load_file")
     names = keys(filename)
     return dict(zip(names, _fake_load_tensors(filename, names, device, backend=backend)))
 
 
-def _fake_load(*_args: Any, **_kwargs: Any) -> Any:
-    raise RuntimeError(
-        "safetensors::load cannot be traced: what it returns depends on the data. Load outside of the graph, or from a "
-        "file with load_file"
-    )
+def _leaves_the_graph(name: str, reason: str) -> Callable[..., Any]:
+    def refuse(*_args: Any, **_kwargs: Any) -> Any:
+        raise _torch_private.DependsOnData(
+            getattr(_ops, name).default, f"safetensors::{name} cannot be traced: {reason}"
+        )
+
+    return refuse
 
 
 def _fake_save(
@@ -198,47 +203,87 @@ def _fake_nothing(*_args: Any, **_kwargs: Any) -> None:
     return None
 
 
-def _for_real(name: str) -> Any:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with outside_of_modes():
-            return getattr(_ops, name)(*args, **kwargs)
-
-    return call
+def _fake_keys(filename: str) -> list[str]:
+    if _torch_private.is_being_traced():
+        raise _untraceable("keys")
+    return keys(filename)
 
 
-_FAKES = {
+def _fake_metadata(filename: str) -> dict[str, str]:
+    if _torch_private.is_being_traced():
+        raise _untraceable("metadata")
+    return metadata(filename)
+
+
+_DEPENDS_ON_DATA = "what it returns depends on the data. Load outside of the graph, or from a file with load_file"
+_EAGER_ONLY = "models are loaded and saved by eager code. Call it outside of the graph"
+
+_FAKES: dict[str, Callable[..., Any]] = {
     "load_file": _fake_load_file,
-    "load": _fake_load,
-    "_load": _fake_load,
+    "load": _leaves_the_graph("load", _DEPENDS_ON_DATA),
+    "_load": _leaves_the_graph("_load", _DEPENDS_ON_DATA),
+    "_load_file": _leaves_the_graph("_load_file", "it checks nothing when it runs"),
+    "_load_model": _leaves_the_graph("_load_model", _EAGER_ONLY),
+    "_check_model": _leaves_the_graph("_check_model", _EAGER_ONLY),
+    "_save_model": _leaves_the_graph("_save_model", _EAGER_ONLY),
     "load_tensor": _fake_load_tensor,
     "load_tensors": _fake_load_tensors,
     "load_into": _fake_nothing,
     "save": _fake_save,
     "save_file": _fake_nothing,
     "save_tensors": _fake_nothing,
-    "keys": _for_real("keys"),
-    "metadata": _for_real("metadata"),
+    "keys": _fake_keys,
+    "metadata": _fake_metadata,
 }
 
 _EFFECTFUL = ("load_file", "load_tensor", "load_tensors", "save", "save_file", "save_tensors")
 
 
-def _expecting(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Gives a bare load that is traced the expectations that make it safe to run later."""
-    if kwargs.get("expect") is None:
-        path, names = args[0], args[1]
-        if isinstance(names, str):
-            kwargs = {**kwargs, "expect": _signatures_of(path, [names])[0]}
-        else:
-            kwargs = {**kwargs, "expect": _signatures_of(path, names)}
-    return args, kwargs
+def _trace_load_tensor(
+    trace: Callable[..., torch.Tensor],
+    filename: str,
+    name: str,
+    *args: Any,
+    expect: str | None = None,
+    **kwargs: Any,
+) -> torch.Tensor:
+    if expect is None:
+        expect = _signatures_of(filename, [name])[0]
+    return trace(filename, name, *args, expect=expect, **kwargs)
 
 
-def _refusing(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Any:
-    raise RuntimeError(
-        "safetensors::load_file cannot be traced without Dynamo, since a graph holds no dict of tensors: call "
-        "torch_safetensors.load_file"
+def _trace_load_tensors(
+    trace: Callable[..., list[torch.Tensor]],
+    filename: str,
+    names: list[str],
+    *args: Any,
+    expect: list[str] | None = None,
+    **kwargs: Any,
+) -> list[torch.Tensor]:
+    if expect is None:
+        expect = _signatures_of(filename, names)
+    return trace(filename, names, *args, expect=expect, **kwargs)
+
+
+def _trace_load_file(_trace: object, *_args: Any, **_kwargs: Any) -> Any:
+    raise _untraceable("load_file")
+
+
+def _untraceable(name: str) -> RuntimeError:
+    return RuntimeError(
+        f"torch.ops.safetensors.{name} cannot be traced here, since nothing would check the file when the graph runs: "
+        "call torch_safetensors.load_file or load_tensor, which can, or trace with Dynamo (torch.compile, or "
+        "torch.export with strict=True)"
     )
+
+
+_TRACING_RULES: dict[str, Callable[..., Any]] = {
+    "load_tensor": _trace_load_tensor,
+    "load_tensors": _trace_load_tensors,
+    "load_file": _trace_load_file,
+    "keys": lambda _trace, filename: keys(filename),
+    "metadata": lambda _trace, filename: metadata(filename),
+}
 
 
 def register() -> None:
@@ -247,10 +292,9 @@ def register() -> None:
         torch.library.register_fake(f"safetensors::{name}", fake)
     for name in _EFFECTFUL:
         _torch_private.register_ordered_effect(f"safetensors::{name}")
-    for name in "load_tensor", "load_tensors":
-        _torch_private.register_tracing_rule(f"safetensors::{name}", _expecting)
-    _torch_private.register_tracing_rule("safetensors::load_file", _refusing)
-    inlined = {
+    for name, rule in _TRACING_RULES.items():
+        _torch_private.register_tracing_rule(f"safetensors::{name}", rule)
+    inlined: dict[str, Callable[..., Any]] = {
         "load_file": load_file,
         "load_tensor": load_tensor,
         "load_tensors": load_tensors,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import warnings
 
 import torch
 
@@ -23,6 +25,7 @@ def library_path() -> str:
 def _load() -> None:
     # A program that embeds Python may have loaded its own copy of the library: its operators serve.
     if hasattr(torch.ops.safetensors, "load_file"):
+        _warn_of_other_version()
         return
     path = library_path()
     if not os.path.exists(path):
@@ -31,12 +34,26 @@ def _load() -> None:
             "`pip install --no-build-isolation .` in its source folder, or `make build`."
         )
     try:
-        torch.ops.load_library(path)
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     except OSError as error:
         raise ImportError(
             f"{path} does not load with torch {torch.__version__}: {error}. It works with the torch it was "
             "built with: rebuild with `pip install --no-build-isolation --force-reinstall --no-deps .`"
         ) from error
+
+
+def _warn_of_other_version() -> None:
+    try:
+        ours = importlib.metadata.version("torch_safetensors")
+    except importlib.metadata.PackageNotFoundError:  # imported from its source folder
+        return
+    theirs = torch.ops.safetensors._version()
+    if theirs != ours:
+        warnings.warn(
+            f"torch_safetensors {ours} was imported after version {theirs} of its library, whose operators stay in "
+            "use; load one version only",
+            stacklevel=2,
+        )
 
 
 _load()

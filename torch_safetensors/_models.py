@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 from ._arguments import (
     DeviceLike,
     PathLike,
+    operator_device,
     operator_filename,
     operator_metadata,
     operator_tensors,
@@ -44,19 +48,22 @@ def load_model(
         strict: False forgives names that are missing or unexpected, never shapes.
         device: with ``assign``, where the new tensors shall be. Without, the model's tensors stay where they are.
         backend: see :func:`load_file`.
-        assign: put the file's tensors in place of the model's, with the file's dtypes, as ``load_state_dict(assign=True)``
-            does. A model built on ``meta`` loads without a copy, and ties stay ties.
+        assign: put the file's tensors in place of the model's, with the file's dtypes, as
+            ``load_state_dict(assign=True)`` does. A model built on ``meta`` loads without a copy, and ties stay ties.
 
     Returns:
-        The names that the file does not hold, and those that the model does not have; both sorted. Of tensors that share
-        memory, one of their names in the file is enough.
+        The names that the file does not hold, and those that the model does not have; both sorted. Of tensors that
+        share memory, one of their names in the file is enough.
 
     Raises:
         SafetensorError: names or shapes that do not fit (the text is that of ``load_state_dict``), a malformed file.
         ValueError: a tensor on ``meta`` without ``assign``, or a dtype that does not convert.
         OSError: what the operating system reports.
     """
-    state = model.state_dict(keep_vars=True)
+    device = operator_device(device)
+    # Only torch's own method is sure to take an argument.
+    own_names = type(model).state_dict is torch.nn.Module.state_dict
+    state = model.state_dict(keep_vars=True) if own_names else model.state_dict()
     if not _is_plain(model, state):
         return _load_through_module(model, state, filename, strict, device, backend, assign)
     if assign:
@@ -75,8 +82,8 @@ def save_model(
     """Saves a model's parameters and persistent buffers.
 
     Names of one tensor are written once, under the name the reference would keep, with ``dropped -> kept`` in the
-    metadata. Tensors that share storage in another way (slices, overlapping views, transposed ties) are written in full under
-    each name, so that :func:`load_file` has them all.
+    metadata. Tensors that share storage in another way (slices, overlapping views, transposed ties) are written in
+    full under each name, so that :func:`load_file` has them all.
 
     Args:
         model: any module.
@@ -96,10 +103,9 @@ def save_model(
                 f"{name!r} is extra state of type {type(value).__name__}, and the format holds tensors only; "
                 "save it apart, or return a tensor from get_extra_state()"
             )
-    state = operator_tensors(dict(state))
-    arguments = operator_filename(filename), list(state), list(state.values())
+    arguments = operator_filename(filename), operator_tensors(dict(state)), operator_metadata(metadata)
     try:
-        _ops._save_model(*arguments, operator_metadata(metadata), force_contiguous, fsync)
+        _ops._save_model(*arguments, force_contiguous, fsync)
     except ValueError as error:
         if force_contiguous or "not contiguous" not in str(error):
             raise
@@ -115,6 +121,8 @@ _HOOKS = (
     "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
 )
+# What they return need not be memory of the module.
+_METHODS = ("state_dict", "_save_to_state_dict", "get_extra_state", "set_extra_state")
 
 
 def _is_plain(model: torch.nn.Module, state: _State) -> bool:
@@ -131,8 +139,7 @@ def _is_plain_module(module: torch.nn.Module) -> bool:
     return (
         # _NormBase only forgives files older than num_batches_tracked: see _may_be_missing.
         cls._load_from_state_dict in (torch.nn.Module._load_from_state_dict, _NormBase._load_from_state_dict)
-        and cls.state_dict is torch.nn.Module.state_dict
-        and cls.set_extra_state is torch.nn.Module.set_extra_state
+        and all(getattr(cls, method) is getattr(torch.nn.Module, method) for method in _METHODS)
         and not any(getattr(module, hooks, None) for hooks in _HOOKS)
     )
 
@@ -143,6 +150,7 @@ def _is_plain_tensor(tensor: object) -> bool:
         isinstance(tensor, torch.Tensor)
         and type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
         and tensor.layout is torch.strided
+        and not is_lazy(tensor)
     )
 
 
@@ -167,8 +175,7 @@ def _check_or_load(
         missing, unexpected = operator(
             operator_filename(filename),
             type(model).__name__,
-            list(state),
-            list(state.values()),
+            dict(state),
             _may_be_missing(model),
             strict,
             *backend,
@@ -188,24 +195,40 @@ def _assign(
 ) -> tuple[list[str], list[str]]:
     missing, unexpected = _check_or_load(_ops._check_model, model, state, filename, strict)
     loaded = load_file(filename, device, backend=backend)
-    replacements: dict[int, torch.Tensor] = {}
+    by_memory: dict[tuple[object, ...], torch.Tensor] = {}
     for name, old in state.items():
-        if name in loaded and id(old) not in replacements:
+        if name in loaded and name not in unexpected:
             new = loaded[name]
-            if isinstance(old, torch.nn.Parameter):
-                new = torch.nn.Parameter(new, requires_grad=old.requires_grad)
-            replacements[id(old)] = new
-    absent = {name for name, old in state.items() if id(old) not in replacements}
-    # What the check forgave because other names fill its memory is a view, which new tensors do not have.
-    views = absent.difference(missing, _may_be_missing(model))
-    if views:
-        raise ValueError(
-            f"{printable(filename)}: {sorted(views)} are views of other tensors of the model and not in the file; "
-            "assign=True cannot rebuild them: load without it"
-        )
-    new_state = {name: replacements[id(old)] for name, old in state.items() if name not in absent}
+            by_memory.setdefault(_memory(old), new if new.shape == old.shape else new.view(old.shape))
+    storages = {memory[0] for memory in by_memory}
+    # By object, too: one parameter under several names stays one, several over one memory stay several.
+    replacements: dict[int, torch.Tensor] = {}
+    new_state: _State = {}
+    for name, old in state.items():
+        memory = _memory(old)
+        if memory in by_memory:
+            if id(old) not in replacements:
+                replacements[id(old)] = _in_place_of(old, by_memory[memory])
+            new_state[name] = replacements[id(old)]
+        elif name not in missing and memory[0] in storages:
+            raise ValueError(
+                f"{printable(filename)}: tensor {name!r}: is a view of another tensor of the model and not in the "
+                "file; assign=True cannot rebuild it: load without it"
+            )
     model.load_state_dict(new_state, strict=False, assign=True)
     return missing, unexpected
+
+
+def _memory(tensor: torch.Tensor) -> tuple[object, ...]:
+    """What names of one tensor have in common, also on meta, where nothing has an address."""
+    storage = tensor.untyped_storage()._cdata
+    return storage, tensor.storage_offset(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _in_place_of(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    if not isinstance(old, torch.nn.Parameter):
+        return new
+    return torch.nn.Parameter(new, requires_grad=old.requires_grad)
 
 
 def _load_through_module(
@@ -229,11 +252,20 @@ def _load_through_module(
             "pass assign=True, or move the module with to_empty() first"
         )
     loaded = load_file(filename, device, backend=backend)
-    restore = _snapshot(model, {} if assign else tensors)
+    for name, tensor in tensors.items():
+        if not assign and name in loaded and loaded[name].is_complex() and not tensor.is_complex():
+            raise ValueError(
+                f"{printable(filename)}: tensor {name!r}: the file holds {loaded[name].dtype}, which would lose its "
+                f"imaginary part as {tensor.dtype}"
+            )
+    restore = _snapshot(model)
     try:
-        result = model.load_state_dict(dict(loaded), strict=False, assign=assign)
-        missing = _without_ties(model, filename, tensors, loaded, result.missing_keys)
-        unexpected = sorted(result.unexpected_keys)
+        # Overriding methods need not know `assign`.
+        options = {"assign": True} if assign else {}
+        result = model.load_state_dict(dict(loaded), strict=False, **options)
+        missing, unexpected = _resolve_ties(
+            model, filename, tensors, loaded, result.missing_keys, result.unexpected_keys
+        )
         if strict and (missing or unexpected):
             raise RuntimeError(_strict_message(model, missing, unexpected))
     except RuntimeError as error:
@@ -245,10 +277,17 @@ def _load_through_module(
     return missing, unexpected
 
 
-def _snapshot(model: torch.nn.Module, tensors: _State) -> Callable[[], None]:
-    """What puts a model back: the tensors' values, and which tensors its modules hold."""
-    values = [(tensor, tensor.detach().clone()) for tensor in tensors.values()]
-    members = [
+def _snapshot(model: torch.nn.Module) -> Callable[[], None]:
+    """What puts a model back: the tensors' values, and which tensors its modules hold.
+
+    Buffers that are not persistent are among them: hooks that run after loading may compute them anew.
+    """
+    values = [
+        (tensor, tensor.detach().clone())
+        for tensor in itertools.chain(model.parameters(), model.buffers())
+        if not is_lazy(tensor)
+    ]
+    members: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (members, dict(members))
         for module in model.modules()
         for members in (module._parameters, module._buffers)
@@ -261,24 +300,37 @@ def _snapshot(model: torch.nn.Module, tensors: _State) -> Callable[[], None]:
             current.update(old)
         with torch.no_grad():
             for tensor, value in values:
-                tensor.copy_(value)
+                # What refuses to be written back (expanded, of inference mode) was not written before, either.
+                with contextlib.suppress(RuntimeError):
+                    tensor.copy_(value)
 
     return restore
 
 
-def _without_ties(
-    model: torch.nn.Module, filename: PathLike, tensors: _State, loaded: _State, missing: list[str]
-) -> list[str]:
-    """The missing names whose memory no other name of the file has filled."""
+def _resolve_ties(
+    model: torch.nn.Module,
+    filename: PathLike,
+    tensors: _State,
+    loaded: _State,
+    missing: list[str],
+    unexpected: list[str],
+) -> tuple[list[str], list[str]]:
+    """Takes from the missing names those whose memory another name of the file has filled.
+
+    Adds to the unexpected ones those whose bytes are lost, since another name of that memory holds others.
+    """
     state = {
         name: tensor
         for name, tensor in tensors.items()
         if name in missing or (name in loaded and loaded[name].shape == tensor.shape)
     }
     if not all(map(_is_plain_tensor, state.values())):
-        return sorted(missing)
-    really_missing, _ = _check_or_load(_ops._check_model, model, state, filename, False)
-    return sorted({*really_missing, *(name for name in missing if name not in tensors)})
+        return sorted(missing), sorted(unexpected)
+    really_missing, not_used = _check_or_load(_ops._check_model, model, state, filename, False)
+    return (
+        sorted({*really_missing, *(name for name in missing if name not in tensors)}),
+        sorted({*unexpected, *(name for name in not_used if name in state)}),
+    )
 
 
 def _strict_message(model: torch.nn.Module, missing: list[str], unexpected: list[str]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
 
-from ._arguments import DeviceLike, PathLike, operator_device, operator_filename
+from ._arguments import DeviceLike, PathLike, operator_device, operator_filename, operator_name
 from ._errors import SafetensorError, translate
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
@@ -58,9 +59,7 @@ class safe_open:  # noqa: N801 (the reference's name)
         self._filename = filename
         self._device = operator_device(device)
         try:
-            self._file = torch.classes.safetensors.SafeOpen(
-                operator_filename(filename), self._device, backend
-            )
+            self._file = torch.classes.safetensors.SafeOpen(operator_filename(filename), self._device, backend)
         except RuntimeError as error:
             raise translate(error, filename) from None
 
@@ -99,29 +98,32 @@ class safe_open:  # noqa: N801 (the reference's name)
 
     def get_tensor(self, name: str) -> torch.Tensor:
         """One tensor."""
-        tensor: torch.Tensor = self._call("get_tensor", name)
+        tensor: torch.Tensor = self._call("get_tensor", operator_name(name))
         return tensor
 
     def get_tensors(self, names: list[str] | None = None) -> dict[str, torch.Tensor]:
         """Several tensors, read together; all of them, in the order of the data, by default."""
-        names = self.offset_keys() if names is None else list(names)
+        names = self.offset_keys() if names is None else [operator_name(name) for name in names]
         return dict(zip(names, self._call("get_tensors", names)))
 
     def get_tensor_meta(self, name: str) -> TensorMeta:
         """What the header says of a tensor; nothing else is read."""
-        begin, end = self._call("_data_offsets", name)
+        begin, end = self._call("_data_offsets", operator_name(name))
         return TensorMeta(self._call("get_dtype", name), self._call("get_shape", name), (begin, end))
 
     def get_slice(self, name: str) -> SafeSlice:
         """A tensor of which parts can be read, with torch's indexing."""
-        self._call("get_shape", name)
+        self._call("get_shape", operator_name(name))
         return SafeSlice(self._file, self._filename, name)
 
     def __len__(self) -> int:
         return len(self.offset_keys())
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(self._call("_contains", name))
+        try:
+            return isinstance(name, str) and bool(self._call("_contains", operator_name(name)))
+        except ValueError:  # A name that no file can hold.
+            return False
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
@@ -158,12 +160,14 @@ class SafeSlice:
         Raises:
             IndexError, ValueError, TypeError: as torch raises them for ``tensor[index]``.
         """
-        index = index if isinstance(index, tuple) else (index,)
         # Without data: torch's own indexing of it says which elements are wanted.
         whole: torch.Tensor = self._call("_get_meta")
-        if all(map(_is_basic, index)):
-            return self._read(whole[index])
-        return self._gather(whole, index)
+        if _is_list_of_indices(index):
+            return _index(self._read(whole), index)
+        indices = tuple(map(_plain, index if isinstance(index, tuple) else (index,)))
+        if all(map(_is_basic, indices)):
+            return self._read(whole[indices])
+        return self._gather(whole, indices)
 
     def _gather(self, whole: torch.Tensor, index: tuple[Any, ...]) -> torch.Tensor:
         """Indexing by lists, masks and tensors: reads the rows that the first index names, and leaves the rest to torch."""
@@ -173,8 +177,8 @@ class SafeSlice:
                 return _index(self._read(whole), index)
             rows = self._read(whole[first])
             return _index(rows, (slice(None), *rest) if isinstance(first, slice) else rest)
-        first = torch.as_tensor(first, device="cpu")
-        if first.dtype is torch.bool:
+        first = _as_tensor(first)
+        if first.dtype in _MASKS:
             if first.dim() == 0:
                 return _index(self._read(whole), (first, *rest))
             if first.shape != whole.shape[: first.dim()]:
@@ -201,9 +205,7 @@ class SafeSlice:
         return torch.cat(parts).view(whole.dtype)
 
     def _read(self, view: torch.Tensor) -> torch.Tensor:
-        part: torch.Tensor = self._call(
-            "_get_view", list(view.shape), list(view.stride()), view.storage_offset()
-        )
+        part: torch.Tensor = self._call("_get_view", list(view.shape), list(view.stride()), view.storage_offset())
         return part
 
     def _call(self, method: str, *arguments: Any) -> Any:
@@ -213,14 +215,46 @@ class SafeSlice:
             raise translate(error, self._filename) from None
 
 
-def _is_basic(index: Any) -> bool:
-    """True for what selects by ranges alone: ints, slices, ``...`` and None."""
+#: uint8 is what torch had for masks before bool.
+_MASKS = (torch.bool, torch.uint8)
+
+
+def _is_list_of_indices(index: Any) -> bool:
+    """True for a list that torch takes for a tuple (deprecated there): a short one that holds other than numbers."""
     return (
-        index is None
-        or index is Ellipsis
-        or isinstance(index, slice)
-        or (hasattr(index, "__index__") and not isinstance(index, (bool, torch.Tensor)))
+        isinstance(index, list)
+        and len(index) < 32
+        and any(item is None or item is Ellipsis or isinstance(item, slice) or _is_sequence(item) for item in index)
     )
+
+
+def _is_sequence(index: Any) -> bool:
+    return hasattr(index, "__len__") and hasattr(index, "__getitem__") and not isinstance(index, dict)
+
+
+def _plain(index: Any) -> Any:
+    """An int for what torch takes for one, numpy's and tensors included; anything else as it is."""
+    if isinstance(index, bool):
+        return index
+    if isinstance(index, torch.Tensor) and (index.dim() > 0 or index.dtype in _MASKS):
+        return index
+    try:
+        return operator.index(index)
+    except TypeError:
+        return index
+
+
+def _is_basic(index: Any) -> bool:
+    """True for what selects by ranges alone, and for what is no index at all, which torch shall refuse."""
+    return not isinstance(index, (bool, torch.Tensor)) and not _is_sequence(index)
+
+
+def _as_tensor(index: Any) -> torch.Tensor:
+    """A mask or list of indices as torch would make it."""
+    if isinstance(index, torch.Tensor):
+        return index.cpu()
+    tensor = torch.as_tensor(index, device="cpu")
+    return tensor if tensor.dtype in _MASKS else tensor.long()
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -231,5 +265,7 @@ def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(_INTEGERS[tensor.element_size()])
 
 
-def _index(tensor: torch.Tensor, index: tuple[Any, ...]) -> torch.Tensor:
-    return _as_integers(tensor)[index].view(tensor.dtype)
+def _index(tensor: torch.Tensor, index: Any) -> torch.Tensor:
+    """What torch makes of it, in a storage of its own."""
+    part = _as_integers(tensor)[index]
+    return (part.clone() if part._is_view() else part).view(tensor.dtype)

@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+from torch._guards import TracingContext
 from torch._library.effects import EffectType
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes
@@ -45,6 +47,17 @@ def constant_while_compiling(function: _Function) -> _Function:
     return function
 
 
+class DependsOnData(DynamicOutputShapeException):
+    """From a fake kernel: compiled code leaves the graph for the call, and a full graph is refused."""
+
+    def __init__(self, operator: Any, message: str) -> None:
+        super().__init__(operator)
+        self._message = message
+
+    def __str__(self) -> str:
+        return self._message
+
+
 @contextlib.contextmanager
 def outside_of_modes() -> Iterator[None]:
     """Operators that are called within run for real, also while something is traced."""
@@ -57,18 +70,25 @@ def in_dispatch_mode() -> bool:
     return bool(torch._C._len_torch_dispatch_stack())
 
 
-def register_tracing_rule(
-    operator: str,
-    rule: Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]],
-) -> None:
-    """Has ``rule`` rewrite the arguments of an operator when it is traced into a graph."""
+def register_tracing_rule(operator: str, rule: Callable[..., Any]) -> None:
+    """Has ``rule(trace, *args, **kwargs)`` decide what tracing an operator gives.
+
+    ``trace(*args, **kwargs)`` puts the operator into the graph. Export before dispatch (not strict) asks no rules.
+    """
 
     def apply(mode: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = rule(args, kwargs or {})
-        return mode.__torch_dispatch__(func, types, args, kwargs)
+        def trace(*args: Any, **kwargs: Any) -> Any:
+            return mode.__torch_dispatch__(func, types, args, kwargs)
+
+        return rule(trace, *args, **(kwargs or {}))
 
     for mode in FunctionalTensorMode, ProxyTorchDispatchMode:
         torch.library.register_torch_dispatch(operator, mode, apply)
+
+
+def is_being_traced() -> bool:
+    """True inside of fake kernels whose results end up in a graph."""
+    return torch.compiler.is_compiling() or TracingContext.try_get() is not None
 
 
 def inline_in_dynamo(functions: Mapping[Any, Callable[..., Any]]) -> None:

@@ -81,9 +81,10 @@ Header parse_header(std::string_view json, uint64_t data_size) {
   header.tensors_ = to_entries(parsed.tensors, header.names_, header.dims_);
   header.metadata_ = std::move(parsed.metadata);
   sort_by_offset(header.tensors_);
+  // Before the offsets are judged: twins mostly overlap too, and that would be the lesser reason.
+  header.by_name_ = sort_names(header.tensors_);
   check_no_holes(header.tensors_, data_size);
   check_sizes(header.tensors_);
-  header.by_name_ = sort_names(header.tensors_);
   return header;
 }
 

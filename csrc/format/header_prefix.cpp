@@ -26,8 +26,8 @@ uint64_t parse_header_size(std::string_view prefix, uint64_t file_size) {
   }
   if (size > file_size - kPrefixSize) {
     throw SafetensorError("invalid header length: the header of " + std::to_string(size) +
-                          " bytes ends at byte " + std::to_string(kPrefixSize + size) +
-                          " of a file of " + std::to_string(file_size) + " bytes");
+                          " bytes ends at byte " + std::to_string(kPrefixSize + size) + " of a file of " +
+                          std::to_string(file_size) + " bytes");
   }
   return size;
 }

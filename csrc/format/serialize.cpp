@@ -17,7 +17,8 @@ constexpr std::string_view kMetadataKey = "__metadata__";
 /// The JSON is padded so that the data begins at a multiple of this.
 constexpr size_t kAlignment = 8;
 
-/// As serde_json writes strings, which is what makes files the reference's to the byte: the short escapes, lower-case
+/// As serde_json writes strings, which is what makes files the reference's to the byte: the short escapes,
+/// lower-case
 /// \u00xx for other control characters, everything else as it is.
 void append_string(std::string& to, std::string_view text) {
   constexpr std::string_view kShort = "\b\t\n\f\r\"\\";
@@ -25,15 +26,15 @@ void append_string(std::string& to, std::string_view text) {
   constexpr char kDigits[] = "0123456789abcdef";
   to += '"';
   for (const char c : text) {
-    if (const size_t found = kShort.find(c); found != kShort.npos) {
+    if (static_cast<unsigned char>(c) >= 0x20 && c != '"' && c != '\\') {
+      to += c;
+    } else if (const size_t found = kShort.find(c); found != kShort.npos) {
       to += '\\';
       to += kLetters[found];
-    } else if (static_cast<unsigned char>(c) < 0x20) {
+    } else {
       to += "\\u00";
       to += kDigits[c >> 4];
       to += kDigits[c & 15];
-    } else {
-      to += c;
     }
   }
   to += '"';

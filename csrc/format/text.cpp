@@ -1,9 +1,15 @@
 #include "format/text.h"
 
+#include <algorithm>
+#include <cstring>
+
 namespace torch_safetensors::format {
 namespace {
 
 constexpr size_t kLongest = 200;
+
+/// A header can list millions.
+constexpr size_t kMostDimensions = 16;
 
 /// Bytes of the UTF-8 sequence at the start of `text`; 0 if there is none (RFC 3629, table 3-7 of Unicode).
 size_t sequence_length(std::string_view text) {
@@ -61,26 +67,38 @@ std::string quoted(std::string_view text) {
   }
   // A sequence that the cut splits comes out escaped.
   return "'" + printable(text.substr(0, kLongest / 2)) + "[...]" +
-         printable(text.substr(text.size() - kLongest / 2)) + "' (" + std::to_string(text.size()) +
-         " bytes)";
+         printable(text.substr(text.size() - kLongest / 2)) + "' (" + std::to_string(text.size()) + " bytes)";
 }
 
-bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const size_t length = sequence_length(text);
-    if (length == 0) {
-      return false;
+size_t utf8_prefix(std::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    // Headers are ASCII but for a few names: eight bytes at a time.
+    uint64_t word;
+    if (text.size() - at >= sizeof(word)) {
+      std::memcpy(&word, text.data() + at, sizeof(word));
+      if ((word & 0x8080808080808080) == 0) {
+        at += sizeof(word);
+        continue;
+      }
     }
-    text.remove_prefix(length);
+    const size_t length = sequence_length(text.substr(at));
+    if (length == 0) {
+      break;
+    }
+    at += length;
   }
-  return true;
+  return at;
 }
 
 std::string describe(DType dtype, std::span<const int64_t> shape) {
   std::string text(dtype_name(dtype));
   text += " [";
-  for (size_t i = 0; i < shape.size(); ++i) {
+  for (size_t i = 0; i < std::min(shape.size(), kMostDimensions); ++i) {
     text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  }
+  if (shape.size() > kMostDimensions) {
+    return text + ", ...] (" + std::to_string(shape.size()) + " dimensions)";
   }
   return text + "]";
 }

@@ -16,10 +16,13 @@ std::string quoted(std::string_view text);
 /// As `quoted`, without quotes and whole: how a path stands in front of a message.
 std::string printable(std::string_view text);
 
-/// True if `text` is UTF-8 without surrogates and overlong forms.
-bool is_utf8(std::string_view text);
+/// Bytes of the longest prefix of `text` that is UTF-8 without surrogates and overlong forms.
+size_t utf8_prefix(std::string_view text);
 
-/// `F32 [2, 2]`, for error messages.
+/// True if all of `text` is.
+inline bool is_utf8(std::string_view text) { return utf8_prefix(text) == text.size(); }
+
+/// `F32 [2, 2]`, for error messages; of more than 16 dimensions the first ones and their number.
 std::string describe(DType dtype, std::span<const int64_t> shape);
 
 }  // namespace torch_safetensors::format

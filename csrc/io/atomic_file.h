@@ -1,10 +1,10 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <span>
 #include <string>
 
+#include "io/save_target.h"
 #include "io/temporary_file.h"
 
 namespace torch_safetensors::io {
@@ -27,7 +27,7 @@ class AtomicFile {
   /// Opens the temporary file. Throws OsError.
   explicit AtomicFile(const std::string& path);
   /// Removes the temporary file unless it was committed.
-  ~AtomicFile();
+  ~AtomicFile() = default;
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
@@ -35,18 +35,17 @@ class AtomicFile {
   void write(std::span<const std::span<const std::byte>> pieces);
 
   /// Puts the file under its name; `durable` also flushes it and its directory to the disk. Throws OsError,
-  /// and leaves the old file as it was. Where the file system refuses to rename (ENOSYS, EOPNOTSUPP, EPERM), the
-  /// target is overwritten in place, unless this process maps it (then the error of rename is thrown).
+  /// and leaves the old file as it was. Where the file system refuses to rename (ENOSYS, EOPNOTSUPP, EPERM),
+  /// the target is overwritten in place, unless this process maps it (then the error of rename is thrown).
   Commit commit(bool durable);
 
  private:
+  void restore_attributes() const;
   void write_in_place(int rename_error, bool durable);
 
-  std::string path_;    // as given, for messages
-  std::string target_;  // symbolic links resolved
-  bool keeps_mode_ = false;
-  mode_t mode_ = 0666;  // of the old file, if there is one
-  TemporaryFile temporary_;  // its path is empty once it is gone
+  std::string path_;  // as given, for messages
+  SaveTarget target_;
+  TemporaryFile temporary_;
 };
 
 }  // namespace torch_safetensors::io

@@ -16,7 +16,7 @@ constexpr size_t kMiB = size_t{1} << 20;
 /// Copying out of the page cache takes about 0.1 ms per MiB, starting a thread about half of that.
 constexpr size_t kMinForThreads = 4 * kMiB;
 
-/// More did not help anywhere: by then the memory or the disk is the limit.
+/// Memory or disk are the limit soon, and a loader is rarely alone on a large machine (one process per GPU).
 constexpr size_t kMaxThreads = 8;
 
 /// Work is handed out in items of this size: small, so that no thread is left with much to do at the end,
@@ -104,8 +104,7 @@ void read_in_order(const File& file, std::span<const ReadRange> ranges) {
   const size_t threads = std::min(cores, kMaxThreads);
   const size_t item_size = std::clamp(total / (4 * threads), kMinItem, kMaxItem);
   const std::vector<Position> items = cut(ranges, item_size);
-  run_parallel(items.size(), threads,
-               [&](size_t item) { read_item(file, ranges, items[item], item_size); });
+  run_parallel(items.size(), threads, [&](size_t item) { read_item(file, ranges, items[item], item_size); });
 }
 
 }  // namespace

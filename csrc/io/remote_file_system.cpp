@@ -25,12 +25,12 @@ struct FileSystemMagic {
 
 // From linux/magic.h, the file systems' own sources and coreutils' stat.c: no one header has them all.
 constexpr FileSystemMagic kRemote[] = {
-    {0x00006969, "NFS"},      {0x0000517B, "SMB"},     {0xFF534D42, "CIFS"},   {0xFE534D42, "SMB2"},
-    {0x65735546, "FUSE"},     {0x01021997, "9P"},      {0x00C36400, "Ceph"},   {0x0BD00BD0, "Lustre"},
-    {0x47504653, "GPFS"},     {0x19830326, "BeeGFS"},  {0x5346414F, "AFS"},    {0x6B414653, "kAFS"},
-    {0x73757245, "Coda"},     {0x01161970, "GFS2"},    {0x7461636F, "OCFS2"},  {0x20030528, "OrangeFS"},
-    {0xAAD7AAEA, "PanFS"},    {0xBEEFDEAD, "StorNext"}, {0x61636673, "ACFS"},   {0x013111A8, "IBRIX"},
-    {0xBACBACBC, "VMware"},   {0x786F4256, "VBox"},    {0x7C7C6673, "Parallels"}, {0x0000564C, "NCP"},
+    {0x00006969, "NFS"},    {0x0000517B, "SMB"},      {0xFF534D42, "CIFS"},      {0xFE534D42, "SMB2"},
+    {0x65735546, "FUSE"},   {0x01021997, "9P"},       {0x00C36400, "Ceph"},      {0x0BD00BD0, "Lustre"},
+    {0x47504653, "GPFS"},   {0x19830326, "BeeGFS"},   {0x5346414F, "AFS"},       {0x6B414653, "kAFS"},
+    {0x73757245, "Coda"},   {0x01161970, "GFS2"},     {0x7461636F, "OCFS2"},     {0x20030528, "OrangeFS"},
+    {0xAAD7AAEA, "PanFS"},  {0xBEEFDEAD, "StorNext"}, {0x61636673, "ACFS"},      {0x013111A8, "IBRIX"},
+    {0xBACBACBC, "VMware"}, {0x786F4256, "VBox"},     {0x7C7C6673, "Parallels"}, {0x0000564C, "NCP"},
 };
 
 bool is_remote(const struct statfs& status) {

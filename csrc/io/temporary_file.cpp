@@ -1,124 +1,125 @@
 #include "io/temporary_file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
+#include <string_view>
 
+#include "io/dead_file.h"
+#include "io/file_lock.h"
 #include "io/os_error.h"
+#include "io/path_checks.h"
+#include "io/retry.h"
 
 namespace torch_safetensors::io {
 namespace {
 
-/// So many savers of one target at once; more is a sign of something else.
-constexpr int kSlots = 1024;
+/// Saves to one target at a time, and leftovers that cannot be removed.
+constexpr int kMaxSlots = 1024;
 
-/// Savers that were killed together leave gaps between them; the search for their files ends after so many free slots.
-constexpr int kGap = 8;
+/// So many free slots in a row are taken for the end: several saves at once leave gaps.
+constexpr int kMaxGap = 8;
 
-/// FNV-1a.
-uint64_t hash(std::string_view text) {
-  uint64_t value = 0xcbf29ce484222325;
+/// A new file can be taken for dead before it is locked, so creating it may have to be repeated.
+constexpr int kMaxAttempts = 16;
+
+/// 16 hexadecimal digits of 64-bit FNV-1a: equal in every program, unlike std::hash.
+std::string hash(std::string_view text) {
+  uint64_t value = 0xCBF29CE484222325;
   for (const char c : text) {
-    value = (value ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+    value = (value ^ static_cast<unsigned char>(c)) * 0x100000001B3;
   }
-  return value;
+  std::array<char, 17> digits;
+  std::snprintf(digits.data(), digits.size(), "%016llx", static_cast<unsigned long long>(value));
+  return digits.data();
 }
 
-std::string slot_prefix(const std::string& target) {
-  constexpr char kDigits[] = "0123456789abcdef";
-  const size_t name_begin = target.rfind('/') + 1;  // npos + 1 is 0.
-  std::string prefix = target.substr(0, name_begin) + ".st-";
-  const uint64_t value = hash(std::string_view(target).substr(name_begin));
-  for (int shift = 60; shift >= 0; shift -= 4) {
-    prefix += kDigits[(value >> shift) & 15];
+/// True if nobody took the new file for dead between its creation and its lock.
+bool claim(const std::string& path, int descriptor) {
+  switch (try_lock(descriptor)) {
+    case Lock::kAcquired:
+      return is_name_of(path, descriptor);
+    case Lock::kBusy:
+      return false;  // somebody is about to remove it
+    case Lock::kUnsupported:
+      return true;  // for everybody, so nobody removes anything
   }
-  return prefix + '-';
+  return false;
 }
 
-int open_retrying(const std::string& path, int flags, mode_t mode = 0) {
-  int descriptor;
-  do {
-    descriptor = ::open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, mode);
-  } while (descriptor < 0 && errno == EINTR);
-  return descriptor;
-}
-
-bool is_at(const Descriptor& file, const std::string& path) {
-  struct stat ours;
-  struct stat theirs;
-  return ::fstat(file.number(), &ours) == 0 && ::lstat(path.c_str(), &theirs) == 0 &&
-         ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
-}
-
-enum class Lock { kTaken, kHeldByOther, kUnsupported };
-
-Lock try_lock(const Descriptor& file) {
-  int result;
-  do {
-    result = ::flock(file.number(), LOCK_EX | LOCK_NB);
-  } while (result != 0 && errno == EINTR);
-  return result == 0 ? Lock::kTaken : errno == EWOULDBLOCK ? Lock::kHeldByOther : Lock::kUnsupported;
-}
-
-/// Removes the file of a saver that no longer lives. False if it is alive, or nobody can tell.
-bool remove_if_dead(const std::string& path) {
-  const Descriptor file(open_retrying(path, O_RDWR));
-  if (!file) {
-    return errno == ENOENT;
-  }
-  // A saver may have renamed its file meanwhile, and another one created the name again.
-  return try_lock(file) == Lock::kTaken && is_at(file, path) && ::unlink(path.c_str()) == 0;
-}
-
-/// An own file in that slot, or none if another saver has it.
-Descriptor claim(const std::string& path, mode_t mode, const std::string& path_for_errors) {
-  constexpr int kTries = 100;
-  for (int i = 0; i < kTries; ++i) {
-    Descriptor file(open_retrying(path, O_RDWR | O_CREAT | O_EXCL, mode));
-    if (file) {
-      // Between creating and locking it looked dead, and another saver may have removed it.
-      const Lock lock = try_lock(file);
-      if (lock == Lock::kUnsupported || (lock == Lock::kTaken && is_at(file, path))) {
-        return file;
+/// The file, created; or none if somebody living is in the slot.
+Descriptor create(const std::string& path, mode_t mode, const std::string& given) {
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    Descriptor descriptor(retry(
+        [&] { return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode); }));
+    if (descriptor) {
+      if (claim(path, descriptor.get())) {
+        return descriptor;
       }
     } else if (errno != EEXIST) {
-      throw_os_error(errno, path_for_errors);
-    } else if (!remove_if_dead(path)) {
-      return {};
+      throw_os_error(errno, given);
+    } else if (remove_if_dead(path) == Remains::kKept) {
+      break;
     }
   }
-  return {};
+  return Descriptor();
 }
 
-void sweep(const std::string& prefix, int first) {
+/// Removes what the dead left in the slots from `slot` on.
+void sweep(const std::string& prefix, int slot) {
   struct stat status;
-  for (int slot = first, gap = 0; slot < kSlots && gap < kGap; ++slot) {
+  for (int gap = 0; slot < kMaxSlots && gap < kMaxGap; ++slot) {
     const std::string path = prefix + std::to_string(slot);
+    // Nearly always there is nothing, which lstat finds out sooner than an attempt to open it.
     if (::lstat(path.c_str(), &status) != 0) {
       ++gap;
     } else {
-      gap = 0;
       remove_if_dead(path);
+      gap = 0;
     }
   }
 }
 
 }  // namespace
 
-TemporaryFile create_temporary_file(const std::string& target, mode_t mode, const std::string& path_for_errors) {
-  const std::string prefix = slot_prefix(target);
-  for (int slot = 0; slot < kSlots; ++slot) {
-    std::string path = prefix + std::to_string(slot);
-    if (Descriptor file = claim(path, mode, path_for_errors)) {
-      sweep(prefix, slot + 1);
-      return {std::move(path), std::move(file)};
-    }
+TemporaryFile::TemporaryFile(const SaveTarget& target, mode_t mode, const std::string& given) {
+  const std::string prefix = target.directory + ".st-" + hash(target.name) + "-";
+  int slot = 0;
+  for (; slot < kMaxSlots && !descriptor_; ++slot) {
+    path_ = prefix + std::to_string(slot);
+    descriptor_ = create(path_, mode, given);
   }
-  throw_os_error(EEXIST, "All " + std::to_string(kSlots) + " temporary names are in use: " + prefix + '*',
-                 path_for_errors);
+  if (!descriptor_) {
+    throw_os_error(EEXIST,
+                   std::to_string(kMaxSlots) + " temporary files of other saves are in the way; remove " +
+                       quoted_path(prefix + "*"),
+                   given);
+  }
+  sweep(prefix, slot);
 }
+
+void TemporaryFile::remove() noexcept {
+  if (descriptor_) {
+    ::unlink(path_.c_str());  // before the lock goes with the descriptor: the name may be another's then
+    descriptor_.close();
+  }
+}
+
+bool TemporaryFile::is_in_place() const {
+  struct stat named;
+  struct stat open;
+  if (::lstat(path_.c_str(), &named) != 0 || ::fstat(descriptor(), &open) != 0) {
+    return false;
+  }
+  // Some network file systems number files anew, hence the size: another's copy of that size is whole.
+  return is_same_file(named, open) || named.st_size == open.st_size;
+}
+
+void TemporaryFile::release() { descriptor_.close(); }
 
 }  // namespace torch_safetensors::io

@@ -5,21 +5,39 @@
 #include <string>
 
 #include "io/descriptor.h"
+#include "io/save_target.h"
 
 namespace torch_safetensors::io {
 
-/// A file beside `target` that is locked while it is in use.
-struct TemporaryFile {
-  std::string path;
-  Descriptor descriptor;
-};
-
-/// Creates one with the given permissions (the kernel applies the umask), and removes those that killed savers of
-/// `target` left behind.
+/// A new, empty file beside a target, locked, and removed with this object unless it was released.
 ///
-/// Names are `.st-<hash of the target's name>-<slot>`, so that a saver finds what others left without reading the
-/// directory, and a name of 255 bytes has a temporary one. A lock (flock) tells a live temporary file from a
-/// dead one; where the file system has no locks, none is ever taken for dead. Throws OsError about `path_for_errors`.
-TemporaryFile create_temporary_file(const std::string& target, mode_t mode, const std::string& path_for_errors);
+/// Its name is `.st-<hash of the target's name>-<slot>`, short also for the longest target name. The slot is
+/// the first that no living save holds; what killed saves left in the slots is removed on the way.
+class TemporaryFile {
+ public:
+  /// Creates it with the permission bits `mode` less the umask. Throws OsError about `given`, the target's
+  /// path as the user wrote it.
+  TemporaryFile(const SaveTarget& target, mode_t mode, const std::string& given);
+  ~TemporaryFile() { remove(); }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  /// Open for reading and writing.
+  int descriptor() const { return descriptor_.get(); }
+
+  /// False if the name is gone or leads to another file that is not a whole copy either.
+  bool is_in_place() const;
+
+  /// Removes it, unless it was released or removed before.
+  void remove() noexcept;
+
+  /// Gives up the lock and the descriptor and leaves the file, under whatever name it has by now.
+  void release();
+
+ private:
+  std::string path_;
+  Descriptor descriptor_;
+};
 
 }  // namespace torch_safetensors::io

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <set>
 
 #include "format/text.h"
 #include "modules/model.h"
@@ -26,11 +27,20 @@ struct Match {
   std::vector<Target> targets;
 };
 
-/// Memory of a model that a file fills, by storage: sorted, disjoint ranges.
+struct IdentityLess {
+  bool operator()(const at::Tensor& a, const at::Tensor& b) const { return tensors::identity_less(a, b); }
+};
+
+/// Tensors, all names of one being the same.
+using TensorSet = std::set<at::Tensor, IdentityLess>;
+
+/// Memory of a model that a file fills: sorted, disjoint ranges by storage. Strided tensors fill no range,
+/// and empty ones none either, but both fill themselves under their other names.
 class FilledMemory {
  public:
   explicit FilledMemory(std::span<const Target> targets) {
     for (const Target& target : targets) {
+      filled_.insert(target.out);
       if (target.out.is_non_overlapping_and_dense()) {
         ranges_[tensors::storage_key(target.out)].push_back(tensors::byte_range(target.out));
       }
@@ -41,7 +51,10 @@ class FilledMemory {
   }
 
   /// True if the file fills all of the tensor's memory under other names.
-  bool covers(const at::Tensor& tensor) const {
+  bool covers(const at::Tensor& tensor) const { return filled_.contains(tensor) || covers_range(tensor); }
+
+ private:
+  bool covers_range(const at::Tensor& tensor) const {
     const auto found = ranges_.find(tensors::storage_key(tensor));
     const ByteRange range = tensors::byte_range(tensor);
     return found != ranges_.end() && range.begin != range.end &&
@@ -50,7 +63,6 @@ class FilledMemory {
            });
   }
 
- private:
   static void merge(std::vector<ByteRange>& ranges) {
     std::sort(ranges.begin(), ranges.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
     std::vector<ByteRange> merged;
@@ -64,6 +76,7 @@ class FilledMemory {
     ranges = std::move(merged);
   }
 
+  TensorSet filled_;
   std::map<const void*, std::vector<ByteRange>> ranges_;
 };
 
@@ -76,8 +89,8 @@ bool same_bytes(const OpenFile& file, const format::TensorEntry& a, const format
   return a.nbytes() == 0 || std::memcmp(left.const_data_ptr(), right.const_data_ptr(), a.nbytes()) == 0;
 }
 
-/// Of targets that are one tensor under several names, keeps the one with the smallest name. The others hold the same
-/// bytes, or loading would silently lose what they hold: then they are unexpected.
+/// Of targets that are one tensor under several names, keeps the one with the smallest name. The others hold
+/// the same bytes, or loading would silently lose what they hold: then they are unexpected.
 void resolve_ties(const OpenFile& file, Match& match) {
   const auto same = [](const Target& a, const Target& b) {
     return !tensors::identity_less(a.out, b.out) && !tensors::identity_less(b.out, a.out);
@@ -99,9 +112,15 @@ void resolve_ties(const OpenFile& file, Match& match) {
   match.targets = std::move(kept);
 }
 
-void add_target(const OpenFile& file, const NamedTensor& named, const format::TensorEntry& entry, Match& match) {
+/// As in `load_state_dict`: files from before scalars existed hold them as one element.
+bool fits(at::IntArrayRef from, at::IntArrayRef into) {
+  return from == into || (into.empty() && from == at::IntArrayRef{1});
+}
+
+void add_target(const OpenFile& file, const NamedTensor& named, const format::TensorEntry& entry,
+                Match& match) {
   const tensors::TensorType type = tensors::tensor_type(file.source(), entry);
-  if (named.tensor.sizes() == at::IntArrayRef(type.sizes)) {
+  if (fits(type.sizes, named.tensor.sizes())) {
     match.targets.push_back({&entry, named.tensor});
     return;
   }
@@ -124,8 +143,11 @@ void find_missing(const std::vector<const NamedTensor*>& absent,
   }
   // Of several names for one tensor, none of which is there, the one that save_model would write is missing.
   const tensors::DroppedNames dropped = tensors::find_dropped_names(missing);
+  std::sort(missing.begin(), missing.end(), [](auto& a, auto& b) { return a.name < b.name; });
+  TensorSet on_meta;  // which is not saved, and of which nothing is dropped
   for (const NamedTensor& named : missing) {
-    if (!dropped.contains(named.name)) {
+    const bool is_tie = named.tensor.is_meta() && !on_meta.insert(named.tensor).second;
+    if (!is_tie && !dropped.contains(named.name)) {
       match.names.missing.push_back(named.name);
     }
   }
@@ -137,9 +159,10 @@ Match match_names(const Model& model, const OpenFile& file,
   std::unordered_set<std::string_view> known;
   std::vector<const NamedTensor*> absent;
   for (const NamedTensor& named : model.tensors) {
-    TORCH_CHECK_VALUE(tensors::has_memory(named.tensor) || named.tensor.is_meta(), file.source(), ": tensor ",
-                      format::quoted(named.name),
-                      ": has no memory of its own to load into (it is sparse, or a subclass that wraps others)");
+    TORCH_CHECK_VALUE(
+        tensors::has_memory(named.tensor) || named.tensor.is_meta(), file.source(), ": tensor ",
+        format::quoted(named.name),
+        ": has no memory of its own to load into (it is sparse, or a subclass that wraps others)");
     known.insert(named.name);
     if (const format::TensorEntry* entry = file.header().find(named.name)) {
       add_target(file, named, *entry, match);
@@ -154,7 +177,6 @@ Match match_names(const Model& model, const OpenFile& file,
   }
   find_missing(absent, may_be_missing, match);
   resolve_ties(file, match);
-  std::sort(match.names.missing.begin(), match.names.missing.end());
   std::sort(match.names.unexpected.begin(), match.names.unexpected.end());
   return match;
 }
@@ -195,8 +217,8 @@ LoadModelResult check_model(const Model& model, const std::string& filename, boo
   return std::move(match.names);
 }
 
-LoadModelResult load_model(const Model& model, const std::string& filename, bool strict, std::string_view backend,
-                           const std::unordered_set<std::string>& may_be_missing) {
+LoadModelResult load_model(const Model& model, const std::string& filename, bool strict,
+                           std::string_view backend, const std::unordered_set<std::string>& may_be_missing) {
   const at::NoGradGuard no_grad;
   const OpenFile file(filename, backend);
   Match match = match_names(model, file, may_be_missing);

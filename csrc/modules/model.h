@@ -17,12 +17,14 @@ struct Model {
   std::vector<tensors::NamedTensor> tensors;
 };
 
-/// Fills `model` from a file, as documented for the public `load_model`. Names in `may_be_missing` are never missing.
-LoadModelResult load_model(const Model& model, const std::string& filename, bool strict, std::string_view backend,
+/// Fills `model` from a file, as documented for the public `load_model`. Names in `may_be_missing` are never
+/// missing.
+LoadModelResult load_model(const Model& model, const std::string& filename, bool strict,
+                           std::string_view backend,
                            const std::unordered_set<std::string>& may_be_missing = {});
 
-/// The checks of `load_model` alone, for a model whose tensors will be replaced rather than written to: names,
-/// shapes, ties. Tensors may be on the meta device.
+/// The checks of `load_model` alone, for a model whose tensors will be replaced rather than written to:
+/// names, shapes, ties. Tensors may be on the meta device.
 LoadModelResult check_model(const Model& model, const std::string& filename, bool strict,
                             const std::unordered_set<std::string>& may_be_missing = {});
 

@@ -136,7 +136,7 @@ at::Tensor OpenFile::read_view(const format::TensorEntry& entry, const StridedVi
   const StridedRuns runs = strided_runs(view, item_size);
   type.sizes = view.sizes;
   type.nbytes = runs.count * runs.nbytes;
-  if (device.is_meta()) {
+  if (device.is_meta() || type.nbytes == 0) {
     return empty_tensor(type, device);
   }
   const uint64_t begin = data_begin_ + entry.begin;

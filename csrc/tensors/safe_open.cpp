@@ -46,14 +46,15 @@ int64_t clamp_bound(int64_t bound, int64_t size) {
 void check_view(const StridedView& view, const TensorType& type, const std::string& label) {
   TORCH_CHECK_VALUE(view.sizes.size() == view.strides.size() && view.offset >= 0, label,
                     ": a view needs as many strides as sizes, and an offset that is not negative");
+  // A view without elements may lie anywhere: torch's are at the tensor's end, or past it.
+  if (std::find(view.sizes.begin(), view.sizes.end(), 0) != view.sizes.end()) {
+    return;
+  }
   const auto count = static_cast<uint64_t>(type.nbytes / c10::elementSize(type.dtype));
   uint64_t last = view.offset;
   for (size_t dim = 0; dim < view.sizes.size(); ++dim) {
     TORCH_CHECK_VALUE(view.sizes[dim] >= 0 && view.strides[dim] >= 0, label,
                       ": sizes and strides of a view are not negative");
-    if (view.sizes[dim] == 0) {
-      return;
-    }
     const auto step = static_cast<uint64_t>(view.strides[dim]);
     const auto steps = static_cast<uint64_t>(view.sizes[dim] - 1);
     TORCH_CHECK_VALUE(steps == 0 || step <= count / steps, label, ": the view ends outside of its ", count,
@@ -170,6 +171,12 @@ at::Tensor SafeOpen::get_view(const std::string& name, std::vector<int64_t> size
 
 void SafeOpen::load_into(const std::vector<std::string>& names, const std::vector<at::Tensor>& tensors) const {
   const OutsideOfModes guard;
+  for (const at::Tensor& tensor : tensors) {
+    // The guard hides from torch that such a tensor has no memory, and a copy into it would write to nowhere.
+    TORCH_CHECK_VALUE(!tensor.key_set().has(c10::DispatchKey::Python), file_.source(),
+                      ": SafeOpen loads into plain tensors only, not into a FakeTensor or a subclass that runs code of "
+                      "its own; use torch.ops.safetensors.load_into");
+  }
   tensors::load_into(file_, names, tensors);
 }
 

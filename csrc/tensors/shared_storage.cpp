@@ -46,7 +46,8 @@ bool is_flattenable(const at::Tensor& tensor) {
 }
 
 /// Splits the tensors of one storage where they do not overlap, as the reference does: it compares each with
-/// the one before it alone, so a tensor inside an earlier, longer one can be split off. Nothing where it raises.
+/// the one before it alone, so a tensor inside an earlier, longer one can be split off. Nothing where it
+/// raises.
 std::optional<std::vector<Group>> split_like_reference(const Group& group) {
   if (group.size() == 1) {
     return std::vector<Group>{group};
@@ -77,8 +78,7 @@ bool covers_storage(const at::Tensor& tensor) {
 }
 
 const NamedTensor* smallest_name(const Group& group) {
-  return *std::min_element(group.begin(), group.end(),
-                           [](auto* a, auto* b) { return a->name < b->name; });
+  return *std::min_element(group.begin(), group.end(), [](auto* a, auto* b) { return a->name < b->name; });
 }
 
 void drop_all_but(const NamedTensor* kept, const Group& group, DroppedNames& dropped) {
@@ -89,10 +89,16 @@ void drop_all_but(const NamedTensor* kept, const Group& group, DroppedNames& dro
   }
 }
 
-/// False, with `dropped` untouched, where the reference raises.
+/// A lazy view has other values than the memory it shares; the reference mistakes the one for the other.
+bool has_lazy_view(const Group& group) {
+  return std::any_of(group.begin(), group.end(),
+                     [](auto* named) { return named->tensor.is_conj() || named->tensor.is_neg(); });
+}
+
+/// False, with `dropped` untouched, where the reference raises, or would lose a tensor.
 bool drop_like_reference(const Group& group, DroppedNames& dropped) {
   const auto parts = split_like_reference(group);
-  if (!parts) {
+  if (!parts || has_lazy_view(group)) {
     return false;
   }
   std::vector<const NamedTensor*> kept;
@@ -112,8 +118,7 @@ bool drop_like_reference(const Group& group, DroppedNames& dropped) {
 }
 
 void drop_identical(Group group, DroppedNames& dropped) {
-  std::sort(group.begin(), group.end(),
-            [](auto* a, auto* b) { return identity_less(a->tensor, b->tensor); });
+  std::sort(group.begin(), group.end(), [](auto* a, auto* b) { return identity_less(a->tensor, b->tensor); });
   for (auto first = group.begin(); first != group.end();) {
     const auto last = std::find_if(
         first, group.end(), [&](auto* named) { return identity_less((*first)->tensor, named->tensor); });

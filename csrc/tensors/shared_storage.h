@@ -11,17 +11,17 @@ namespace torch_safetensors::tensors {
 /// Names not to be written, each with the name that is written in its place.
 using DroppedNames = std::map<std::string, std::string>;
 
-/// Resolves shared storage for save_model. Where the reference can save the tensors of a storage, its choice (REFERENCE 2.2):
-/// of tensors whose memory overlaps, one that covers the whole storage is kept, the one with the smallest name.
-/// Elsewhere (slices, disjoint or overlapping views, transposed ties) only names of identical tensors are
-/// dropped, and the smallest is kept. O(n log n).
+/// Resolves shared storage for save_model. Where the reference can save the tensors of a storage, its choice
+/// (REFERENCE 2.2): of tensors whose memory overlaps, one that covers the whole storage is kept, the one with
+/// the smallest name. Elsewhere (slices, disjoint or overlapping views, transposed ties) only names of
+/// identical tensors are dropped, and the smallest is kept. O(n log n).
 DroppedNames find_dropped_names(std::span<const NamedTensor> tensors);
 
 /// Identity of a tensor's memory: its address, or where it has none (meta, empty) that of the storage object.
 const void* storage_key(const at::Tensor& tensor);
 
-/// A total order in which two names of one tensor are neither less nor greater: they have their storage, offset,
-/// dtype, sizes and strides in common.
+/// A total order in which two names of one tensor are neither less nor greater: they have their storage,
+/// offset, dtype, sizes and strides in common.
 bool identity_less(const at::Tensor& a, const at::Tensor& b);
 
 }  // namespace torch_safetensors::tensors

@@ -21,8 +21,8 @@ bool records_gradient(const at::Tensor& tensor) {
 
 /// True where the bytes of the file are the bytes of the tensor.
 bool is_direct(const at::Tensor& out, c10::ScalarType from) {
-  return out.is_cpu() && has_memory(out) && out.is_contiguous() && out.scalar_type() == from && !out.is_conj() &&
-         !out.is_neg() && !out._is_zerotensor() && !records_gradient(out);
+  return out.is_cpu() && has_memory(out) && out.is_contiguous() && out.scalar_type() == from &&
+         !out.is_conj() && !out.is_neg() && !out._is_zerotensor() && !records_gradient(out);
 }
 
 /// Not every pair of dtypes converts (F4 to float does not): try it on one element.
@@ -41,7 +41,8 @@ void check_conversion(c10::ScalarType from, const at::Tensor& out, const std::st
   }
 }
 
-/// Targets that share memory are written one after the other, so that the last one wins whatever the threads do.
+/// Targets that share memory are written one after the other, so that the last one wins whatever the threads
+/// do.
 std::vector<bool> overlapping(std::span<const Target> targets) {
   std::vector<size_t> order(targets.size());
   std::vector<ByteRange> ranges;
@@ -49,7 +50,8 @@ std::vector<bool> overlapping(std::span<const Target> targets) {
     order[i] = i;
     ranges.push_back(byte_range(targets[i].out));
   }
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ranges[a].begin < ranges[b].begin; });
+  std::sort(order.begin(), order.end(),
+            [&](size_t a, size_t b) { return ranges[a].begin < ranges[b].begin; });
   std::vector<bool> result(targets.size(), false);
   size_t furthest = 0;
   for (size_t i = 1; i < order.size(); ++i) {
@@ -66,15 +68,20 @@ std::vector<bool> overlapping(std::span<const Target> targets) {
 }  // namespace
 
 void check_writable(const at::Tensor& out, c10::ScalarType from, const std::string& label) {
-  TORCH_CHECK_VALUE(!out.is_meta(), label,
-                    ": is on the meta device and has no memory to load into; pass assign=True to load_model, or "
-                    "move the module with to_empty() first");
+  TORCH_CHECK_VALUE(
+      !out.is_meta(), label,
+      ": is on the meta device and has no memory to load into; pass assign=True to load_model, or "
+      "move the module with to_empty() first");
   TORCH_CHECK(!out.is_inference() || c10::InferenceMode::is_enabled(), label,
               ": Inplace update to inference tensor outside InferenceMode is not allowed");
   TORCH_CHECK(!records_gradient(out) || !out.is_leaf(), label,
               ": a leaf Variable that requires grad is being used in an in-place operation; load under "
               "torch.no_grad()");
-  at::assert_no_internal_overlap(out);
+  TORCH_CHECK(
+      at::has_internal_overlap(out) != at::MemOverlap::Yes, label,
+      ": unsupported operation: more than one element of the written-to tensor refers to a single memory "
+      "location (shape ",
+      out.sizes(), ", strides ", out.strides(), "); make it contiguous first");
   check_conversion(from, out, label);
 }
 
@@ -94,7 +101,7 @@ void write_into(const OpenFile& file, std::span<const Target> targets) {
   for (size_t i = 0; i < targets.size(); ++i) {
     const auto& [entry, out] = targets[i];
     if (shared[i] || !is_direct(out, tensor_type(file.source(), *entry).dtype)) {
-      out.copy_(file.read(*entry, at::kCPU));
+      out.copy_(file.read(*entry, at::kCPU).view(out.sizes()));
     }
   }
 }

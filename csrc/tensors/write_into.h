@@ -13,16 +13,19 @@ struct Target {
   at::Tensor out;
 };
 
-/// Throws what `out.copy_` would throw for a tensor of the entry's dtype, before anything is written: an inference tensor
-/// outside inference mode, a leaf that requires grad, memory written twice, a conversion that does not exist. Also for the meta
-/// device. `label` names the tensor in errors. Shapes are the caller's to check.
+/// Throws what `out.copy_` would throw for a tensor of the entry's dtype, before anything is written: an
+/// inference tensor outside inference mode, a leaf that requires grad, memory written twice, a conversion
+/// that does not exist. Also for the meta device. `label` names the tensor in errors. Shapes are the caller's
+/// to check.
 void check_writable(const at::Tensor& out, c10::ScalarType from, const std::string& label);
 
-/// Fills the targets, straight into their memory where they are dense CPU tensors of the file's dtype (in parallel), with
-/// `copy_` elsewhere. Bumps each one's version, so that autograd sees the write. Targets are checked.
+/// Fills the targets, which have as many elements as their entries, straight into their memory where they are
+/// dense CPU tensors of the file's dtype (in parallel), with `copy_` elsewhere. Bumps each one's version, so
+/// that autograd sees the write. Targets are checked.
 void write_into(const OpenFile& file, std::span<const Target> targets);
 
 /// Both for tensors that must have exactly the file's shape and dtype.
-void load_into(const OpenFile& file, const std::vector<std::string>& names, const std::vector<at::Tensor>& outs);
+void load_into(const OpenFile& file, const std::vector<std::string>& names,
+               const std::vector<at::Tensor>& outs);
 
 }  // namespace torch_safetensors::tensors

@@ -1,0 +1,285 @@
+#include "format/header_builder.h"
+
+#include <gtest/gtest.h>
+
+#include "json_of.h"
+
+namespace torch_safetensors::format {
+namespace {
+
+using std::string_literals::operator""s;
+
+TEST(HeaderBuilder, ReadsTensorsInTheOrderOfTheText) {
+  const JsonHeader header = parse(R"({"b":{"dtype":"F32","shape":[2,3],"data_offsets":[8,32]},)"
+                                  R"("a":{"data_offsets":[0,8],"shape":[],"dtype":"I64"}})");
+  ASSERT_EQ(header.tensors.size(), 2u);
+  EXPECT_EQ(name_of(header, 0), "b");
+  EXPECT_EQ(header.tensors[0].dtype, DType::kF32);
+  EXPECT_EQ(header.tensors[0].begin, 8u);
+  EXPECT_EQ(header.tensors[0].end, 32u);
+  EXPECT_EQ(name_of(header, 1), "a");
+  EXPECT_EQ(header.tensors[1].dtype, DType::kI64);
+  EXPECT_EQ(header.tensors[1].dims_size, 0u);
+  EXPECT_EQ(header.dims, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(header.metadata, std::nullopt);
+}
+
+TEST(HeaderBuilder, AcceptsMetadataAnywhere) {
+  const std::string tensor = R"("w":{"dtype":"U8","shape":[],"data_offsets":[0,1]})";
+  const std::string metadata = R"("__metadata__":{"b":"2","a":"\u0000"})";
+  const Metadata expected{{"a", "\0"s}, {"b", "2"}};
+  EXPECT_EQ(parse("{" + metadata + "," + tensor + "}").metadata, expected);
+  EXPECT_EQ(parse("{" + tensor + "," + metadata + "}").metadata, expected);
+  EXPECT_EQ(parse("{" + metadata + "}").metadata, expected);
+}
+
+TEST(HeaderBuilder, AcceptsEmptyMetadata) { EXPECT_EQ(parse(R"({"__metadata__":{}})").metadata, Metadata()); }
+
+TEST(HeaderBuilder, TakesNullMetadataForNone) {
+  EXPECT_EQ(parse(R"({"__metadata__":null})").metadata, std::nullopt);
+  EXPECT_EQ(
+      parse(R"({"__metadata__":null,"w":{"dtype":"U8","shape":[],"data_offsets":[0,1]}})").tensors.size(),
+      1u);
+}
+
+TEST(HeaderBuilder, KeepsTheLastOfDuplicateKeysInMetadata) {
+  EXPECT_EQ(parse(R"({"__metadata__":{"a":"1","b":"2","\u0061":"3"}})").metadata,
+            (Metadata{{"a", "3"}, {"b", "2"}}));
+}
+
+TEST(HeaderBuilder, IgnoresUnknownFieldsOfATensor) {
+  for (const char* const value :
+       {"null", "true", "false", "0", "-0", "-1", "1.5", "2e0", "1E+2", "1e308", "0.1e-400",
+        "18446744073709551616", R"("")", R"("\ud83d\ude00")", "[]", "{}", R"([1,[2,{"a":[{}]}],"]}"])",
+        R"({"a":1,"a":2})", R"({"dtype":1,"shape":{"dtype":2},"__metadata__":3})"}) {
+    EXPECT_EQ(parse(JsonOf{.more = unknown_field(value)}).tensors.size(), 1u) << value;
+    const std::string first =
+        R"({"w":{"x":)" + std::string(value) + R"(,"y":0,"dtype":"U8","shape":[4],"data_offsets":[0,4]}})";
+    EXPECT_EQ(parse(first).dims, std::vector<int64_t>{4}) << value;
+  }
+}
+
+TEST(HeaderBuilder, IgnoresUnknownFieldsGivenTwice) {
+  EXPECT_EQ(parse(JsonOf{.more = R"(,"x":1,"x":2)"}).tensors.size(), 1u);
+}
+
+TEST(HeaderBuilder, NestsTo127Levels) {
+  // Two levels around the field: the header's object and the tensor's.
+  EXPECT_EQ(parse(JsonOf{.more = unknown_field(nested(125))}).tensors.size(), 1u);
+  EXPECT_EQ(refusal(JsonOf{.more = unknown_field(nested(126))}),
+            "181: recursion limit exceeded: more than 127 levels");
+}
+
+TEST(HeaderBuilder, AcceptsShapesUpToTheLargestDimension) {
+  EXPECT_EQ(parse(JsonOf{.shape = "[0,4611686018427387904,9223372036854775807]"}).dims,
+            (std::vector<int64_t>{0, INT64_C(1) << 62, INT64_MAX}));
+  std::string ones = "[1";
+  for (int i = 1; i < 70; ++i) {
+    ones += ",1";
+  }
+  EXPECT_EQ(parse(JsonOf{.shape = ones + "]"}).dims, std::vector<int64_t>(70, 1));
+}
+
+TEST(HeaderBuilder, AcceptsOffsetsUpTo64Bits) {
+  const JsonHeader header = parse(JsonOf{.data_offsets = "[18446744073709551615,0]"});
+  EXPECT_EQ(header.tensors.at(0).begin, UINT64_MAX);
+  EXPECT_EQ(header.tensors.at(0).end, 0u);
+}
+
+TEST(HeaderBuilder, HasNoLoneSurrogatesWhereverTheyStand) {
+  for (const char* const escape :
+       {R"(\ud800)", R"(\uDBFF)", R"(\ud800\u0041)", R"(\ud800\ud800)", R"(\udc00)", R"(\uDFFF)",
+        R"(\udc00\ud800)", R"(a\udc00)", R"(\ud83d\ude00\ude00)"}) {
+    const std::string text = '"' + std::string(escape) + '"';
+    const std::string entry = R"({"dtype":"U8","shape":[4],"data_offsets":[0,4]})";
+    for (const std::string& json :
+         {"{" + text + ":" + entry + "}", std::string(JsonOf{.dtype = text}),
+          std::string(JsonOf{.more = "," + text + ":0"}), std::string(JsonOf{.more = unknown_field(text)}),
+          std::string(JsonOf{.more = unknown_field("{" + text + ":[]}")}),
+          R"({"__metadata__":{"k":)" + text + "}}", R"({"__metadata__":{)" + text + R"(:"v"}})"}) {
+      EXPECT_TRUE(refusal(json).ends_with(": lone surrogate in a string")) << json << " " << refusal(json);
+    }
+  }
+}
+
+TEST(HeaderBuilder, HasNoNumbersBeyondADouble) {
+  EXPECT_EQ(refusal(JsonOf{.more = unknown_field("1e999")}), "56: number out of range");
+  EXPECT_EQ(refusal(JsonOf{.more = unknown_field("-1e309")}), "56: number out of range");
+  EXPECT_EQ(refusal(JsonOf{.more = unknown_field("10e308")}), "56: number out of range: '10e308'");
+  EXPECT_EQ(refusal(JsonOf{.more = unknown_field("-1.8e308")}), "56: number out of range: '-1.8e308'");
+  EXPECT_EQ(refusal(JsonOf{.more = unknown_field(std::string(400, '9'))}), "56: number out of range");
+  EXPECT_EQ(refusal(JsonOf{.more = unknown_field(std::string(309, '9'))}), "56: number out of range");
+  EXPECT_EQ(parse(JsonOf{.more = unknown_field(std::string(308, '9'))}).tensors.size(), 1u);
+}
+
+TEST(HeaderBuilder, MustBeAnObject) {
+  EXPECT_EQ(refusal("[]"), "0: expected an object, found an array");
+  EXPECT_EQ(refusal("null"), "4: expected an object, found null");
+  EXPECT_EQ(refusal("1"), "0: expected an object, found a number");
+  EXPECT_EQ(refusal("\"x\""), "3: expected an object, found a string");
+  EXPECT_EQ(refusal("true"), "4: expected an object, found a boolean");
+}
+
+TEST(HeaderBuilder, RefusesDeepNestingEarly) {
+  EXPECT_EQ(refusal(std::string(1'000'000, '[')), "0: expected an object, found an array");
+  EXPECT_TRUE(refusal(JsonOf{.more = unknown_field(nested(1'000'000))})
+                  .ends_with(": recursion limit exceeded: more than 127 levels"));
+  std::string objects;
+  for (int i = 0; i < 100'000; ++i) {
+    objects += R"({"a":)";
+  }
+  EXPECT_TRUE(refusal(JsonOf{.more = unknown_field(objects)})
+                  .ends_with(": recursion limit exceeded: more than 127 levels"));
+}
+
+TEST(HeaderBuilder, MustHaveObjectsForTensors) {
+  EXPECT_EQ(refusal(R"({"w":1})"), "5: tensor 'w': expected an object, found a number");
+  EXPECT_EQ(refusal(R"({"w":null})"), "9: tensor 'w': expected an object, found null");
+  EXPECT_EQ(refusal(R"({"w":"x"})"), "8: tensor 'w': expected an object, found a string");
+  EXPECT_EQ(refusal(R"({"w":false})"), "10: tensor 'w': expected an object, found a boolean");
+}
+
+TEST(HeaderBuilder, MustNotHaveArraysForTensors) {
+  // The reference takes the fields from them.
+  EXPECT_EQ(refusal(R"({"w":["U8",[4],[0,4]]})"), "5: tensor 'w': expected an object, found an array");
+}
+
+TEST(HeaderBuilder, MustHaveAllFields) {
+  EXPECT_EQ(refusal(R"({"w":{}})"), "6: tensor 'w': missing field `dtype`");
+  EXPECT_EQ(refusal(R"({"w":{"shape":[4],"data_offsets":[0,4]}})"), "38: tensor 'w': missing field `dtype`");
+  EXPECT_EQ(refusal(R"({"w":{"dtype":"U8","data_offsets":[0,4]}})"), "39: tensor 'w': missing field `shape`");
+  EXPECT_EQ(refusal(R"({"w":{"dtype":"U8","shape":[4]}})"), "30: tensor 'w': missing field `data_offsets`");
+  EXPECT_EQ(refusal(R"({"w":{"dtype":"U8","shape":[4],"Data_offsets":[0,4]}})"),
+            "51: tensor 'w': missing field `data_offsets`");
+}
+
+TEST(HeaderBuilder, MustNotHaveAFieldTwice) {
+  EXPECT_EQ(refusal(JsonOf{.more = R"(,"dtype":"U8")"}), "59: tensor 'w': duplicate field `dtype`");
+  EXPECT_EQ(refusal(JsonOf{.more = R"(,"shape":[4])"}), "59: tensor 'w': duplicate field `shape`");
+  EXPECT_EQ(refusal(JsonOf{.more = R"(,"data_offsets":[0,4])"}),
+            "66: tensor 'w': duplicate field `data_offsets`");
+  EXPECT_EQ(refusal(JsonOf{.more = R"(,"dtyp\u0065":"U8")"}), "64: tensor 'w': duplicate field `dtype`");
+}
+
+TEST(HeaderBuilder, MustHaveAKnownDType) {
+  const std::string known =
+      "', expected one of BOOL, F4, F6_E2M3, F6_E3M2, U8, I8, F8_E5M2, F8_E4M3, F8_E8M0, F8_E4M3FNUZ, "
+      "F8_E5M2FNUZ, I16, U16, F16, BF16, I32, U32, F32, C64, F64, I64, U64";
+  EXPECT_EQ(refusal(JsonOf{.dtype = R"("u8")"}), "18: tensor 'w': unknown dtype 'u8" + known);
+  EXPECT_EQ(refusal(JsonOf{.dtype = R"("C128")"}), "20: tensor 'w': unknown dtype 'C128" + known);
+  EXPECT_EQ(refusal(JsonOf{.dtype = R"("")"}), "16: tensor 'w': unknown dtype '" + known);
+  EXPECT_EQ(refusal(JsonOf{.dtype = R"("U8\u0000")"}), "24: tensor 'w': unknown dtype 'U8\\x00" + known);
+}
+
+TEST(HeaderBuilder, MustHaveAStringForDType) {
+  EXPECT_EQ(refusal(JsonOf{.dtype = "8"}), "14: tensor 'w': dtype: expected a string, found a number");
+  EXPECT_EQ(refusal(JsonOf{.dtype = "null"}), "18: tensor 'w': dtype: expected a string, found null");
+  EXPECT_EQ(refusal(JsonOf{.dtype = "true"}), "18: tensor 'w': dtype: expected a string, found a boolean");
+  EXPECT_EQ(refusal(JsonOf{.dtype = R"(["U8"])"}),
+            "14: tensor 'w': dtype: expected a string, found an array");
+}
+
+TEST(HeaderBuilder, MustNotHaveAMapForDType) {
+  // The reference takes its key.
+  EXPECT_EQ(refusal(JsonOf{.dtype = R"({"U8":null})"}),
+            "14: tensor 'w': dtype: expected a string, found an object");
+}
+
+TEST(HeaderBuilder, MustHaveAnArrayForShape) {
+  const std::string expected = "tensor 'w': shape: expected an array of unsigned integers, found ";
+  EXPECT_EQ(refusal(JsonOf{.shape = "4"}), "27: " + expected + "a number");
+  EXPECT_EQ(refusal(JsonOf{.shape = "null"}), "31: " + expected + "null");
+  EXPECT_EQ(refusal(JsonOf{.shape = R"("4")"}), "30: " + expected + "a string");
+  EXPECT_EQ(refusal(JsonOf{.shape = "{}"}), "27: " + expected + "an object");
+}
+
+/// What is wrong with each of them, in a shape and in data_offsets alike.
+constexpr std::pair<const char*, const char*> kNotUnsigned[] = {
+    {"2.0", "a number that is not an integer"},
+    {"2e0", "a number that is not an integer"},
+    {"2E0", "a number that is not an integer"},
+    {"-2.0", "a number that is not an integer"},
+    {"-0", "a negative number"},
+    {"-2", "a negative number"},
+    {"-18446744073709551616", "a negative number"},
+    {"18446744073709551616", "a number over 18446744073709551615"},
+    {"99999999999999999999999999", "a number over 18446744073709551615"},
+    {R"("2")", "a string"},
+    {"true", "a boolean"},
+    {"null", "null"},
+    {"[2]", "an array"},
+    {"{}", "an object"},
+};
+
+TEST(HeaderBuilder, MustHaveUnsignedIntegersInShape) {
+  for (const auto& [value, found] : kNotUnsigned) {
+    const std::string error = refusal(JsonOf{.shape = "[1," + std::string(value) + "]"});
+    EXPECT_TRUE(
+        error.ends_with(": tensor 'w': shape: expected an unsigned integer, found " + std::string(found)))
+        << value << ": " << error;
+  }
+}
+
+TEST(HeaderBuilder, MustHaveUnsignedIntegersInDataOffsets) {
+  for (const auto& [value, found] : kNotUnsigned) {
+    const std::string error = refusal(JsonOf{.data_offsets = "[0," + std::string(value) + "]"});
+    EXPECT_TRUE(error.ends_with(": tensor 'w': data_offsets: expected an unsigned integer, found " +
+                                std::string(found)))
+        << value << ": " << error;
+  }
+}
+
+TEST(HeaderBuilder, MustHaveDimensionsThatTorchCanHold) {
+  // The reference takes them, and torch fails later.
+  EXPECT_EQ(refusal(JsonOf{.shape = "[0,9223372036854775808]"}),
+            "30: tensor 'w': shape: 9223372036854775808 is over the largest dimension, 9223372036854775807");
+  EXPECT_EQ(refusal(JsonOf{.shape = "[0,18446744073709551615]"}),
+            "30: tensor 'w': shape: 18446744073709551615 is over the largest dimension, 9223372036854775807");
+}
+
+TEST(HeaderBuilder, MustHaveTwoDataOffsets) {
+  EXPECT_EQ(refusal(JsonOf{.data_offsets = "[]"}),
+            "47: tensor 'w': data_offsets: expected 2 numbers, found 0");
+  EXPECT_EQ(refusal(JsonOf{.data_offsets = "[0]"}),
+            "48: tensor 'w': data_offsets: expected 2 numbers, found 1");
+  EXPECT_EQ(refusal(JsonOf{.data_offsets = "[0,4,8]"}),
+            "52: tensor 'w': data_offsets: expected 2 numbers, found 3");
+  EXPECT_EQ(refusal(JsonOf{.data_offsets = "4"}),
+            "46: tensor 'w': data_offsets: expected an array of two unsigned integers, found a number");
+  EXPECT_EQ(refusal(JsonOf{.data_offsets = "null"}),
+            "50: tensor 'w': data_offsets: expected an array of two unsigned integers, found null");
+}
+
+TEST(HeaderBuilder, MustHaveAnObjectForMetadata) {
+  const std::string expected = "__metadata__: expected an object of strings, found ";
+  EXPECT_EQ(refusal(R"({"__metadata__":1})"), "16: " + expected + "a number");
+  EXPECT_EQ(refusal(R"({"__metadata__":[]})"), "16: " + expected + "an array");
+  EXPECT_EQ(refusal(R"({"__metadata__":"x"})"), "19: " + expected + "a string");
+  EXPECT_EQ(refusal(R"({"__metadata__":true})"), "20: " + expected + "a boolean");
+}
+
+TEST(HeaderBuilder, MustHaveStringsInMetadata) {
+  const std::string expected = "__metadata__: key 'a': expected a string, found ";
+  EXPECT_EQ(refusal(R"({"__metadata__":{"a":1}})"), "21: " + expected + "a number");
+  EXPECT_EQ(refusal(R"({"__metadata__":{"a":1.5}})"), "21: " + expected + "a number");
+  EXPECT_EQ(refusal(R"({"__metadata__":{"a":null}})"), "25: " + expected + "null");
+  EXPECT_EQ(refusal(R"({"__metadata__":{"a":true}})"), "25: " + expected + "a boolean");
+  EXPECT_EQ(refusal(R"({"__metadata__":{"a":{}}})"), "21: " + expected + "an object");
+  EXPECT_EQ(refusal(R"({"__metadata__":{"a":[]}})"), "21: " + expected + "an array");
+}
+
+TEST(HeaderBuilder, MustHaveMetadataOnce) {
+  EXPECT_EQ(refusal(R"({"__metadata__":{},"__metadata__":{}})"), "33: duplicate field `__metadata__`");
+  EXPECT_EQ(refusal(R"({"__metadata__":null,"__metadata__":{}})"), "35: duplicate field `__metadata__`");
+  EXPECT_EQ(refusal(R"({"__metadata__":{},"__metadata_\u005f":{}})"), "38: duplicate field `__metadata__`");
+}
+
+TEST(HeaderBuilder, NamesTensorsAndKeysReadably) {
+  EXPECT_EQ(refusal("{\"\u4E2D\\u0000\":1}"), "13: tensor '\u4E2D\\x00': expected an object, found a number");
+  EXPECT_EQ(refusal("{\"" + std::string(300, 'a') + "\":1}"),
+            "304: tensor '" + std::string(100, 'a') + "[...]" + std::string(100, 'a') +
+                "' (300 bytes): expected an object, found a number");
+}
+
+}  // namespace
+}  // namespace torch_safetensors::format

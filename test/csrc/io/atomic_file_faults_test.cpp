@@ -1,0 +1,175 @@
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <optional>
+#include <vector>
+
+#include "io/atomic_file.h"
+#include "io/child.h"
+#include "io/expect_os_error.h"
+#include "io/faults.h"
+#include "io/mapping.h"
+#include "io/save.h"
+#include "io/test_directory.h"
+
+namespace torch_safetensors::io {
+namespace {
+
+using Names = std::vector<std::string>;
+
+/// File systems that lack something.
+class AtomicFileFaults : public ::testing::Test {
+ protected:
+  AtomicFileFaults() : before_(open_descriptors()) {}
+  ~AtomicFileFaults() override { EXPECT_EQ(open_descriptors(), before_); }
+
+  void expect_fails(int number, const std::string& text, bool durable = false) {
+    write_file(path_, "old");
+    expect_os_error(number, "[Errno " + std::to_string(number) + "] " + text + ": '" + path_ + "'",
+                    [&] { save(path_, "new", durable); });
+    EXPECT_EQ(read_file(path_), "old");
+    EXPECT_EQ(directory_.names(), Names{"model"});
+  }
+
+  size_t before_;
+  FaultsGuard guard_;
+  TestDirectory directory_;
+  std::string path_ = directory_ / "model";
+};
+
+TEST_F(AtomicFileFaults, DoesWithoutModesAndOwners) {
+  for (const int error : {ENOSYS, EOPNOTSUPP, EPERM, ENOTSUP}) {
+    faults.fchmod = faults.fchown = error;
+    write_file(path_, "old");
+    ASSERT_EQ(::chmod(path_.c_str(), 0640), 0);
+    EXPECT_EQ(save(path_, "new"), Commit::kRenamed);
+    EXPECT_EQ(read_file(path_), "new");
+    EXPECT_EQ(mode_of(path_), 0640U);
+  }
+}
+
+TEST_F(AtomicFileFaults, DoesWithoutLocks) {
+  for (const int error : {ENOSYS, EOPNOTSUPP, ENOLCK, EINVAL, EPERM}) {
+    faults.flock = error;
+    EXPECT_EQ(save(path_, "new"), Commit::kRenamed);
+    EXPECT_EQ(directory_.names(), Names{"model"});
+  }
+}
+
+TEST_F(AtomicFileFaults, WritesInPlaceWithoutRename) {
+  for (const int error : {ENOSYS, EOPNOTSUPP, EPERM, ENOTSUP}) {
+    faults.rename = error;
+    EXPECT_EQ(save(path_, "a new file", /*durable=*/true), Commit::kWrittenInPlace);
+    EXPECT_EQ(read_file(path_), "a new file");
+    ::unlink(path_.c_str());
+#if defined(__linux__)
+    write_file(path_, "an old file that is longer");
+    EXPECT_EQ(save(path_, "new"), Commit::kWrittenInPlace);
+    EXPECT_EQ(read_file(path_), "new");
+#endif
+    EXPECT_LE(directory_.names().size(), 1U);
+  }
+}
+
+TEST_F(AtomicFileFaults, RemovesTheTemporaryFileAsSoonAsItIsWrittenInPlace) {
+  faults.rename = ENOSYS;
+  AtomicFile file(path_);
+  file.commit(/*durable=*/false);
+  EXPECT_EQ(directory_.names(), Names{"model"});
+}
+
+TEST_F(AtomicFileFaults, DoesNotWriteInPlaceWhatIsMapped) {
+  faults.rename = EPERM;
+  std::optional<Mapping> mapping(std::in_place, File(write_file(path_, "old")));
+  expect_fails(EPERM,
+               "Operation not permitted; the file cannot be renamed into place, nor overwritten while this "
+               "process has it mapped; save under another name");
+#if defined(__linux__)
+  mapping.reset();
+  EXPECT_EQ(save(path_, "new"), Commit::kWrittenInPlace);
+#endif
+}
+
+TEST_F(AtomicFileFaults, ReportsOtherErrorsOfRename) {
+  faults.rename = EIO;
+  expect_fails(EIO, "Input/output error");
+  faults.rename = EXDEV;
+  expect_fails(EXDEV, "Invalid cross-device link");
+}
+
+TEST_F(AtomicFileFaults, ReportsWhatOnlyCloseSays) {
+  faults.close = EDQUOT;
+  AtomicFile file(path_);
+  expect_os_error(EDQUOT, "[Errno " + std::to_string(EDQUOT) + "] Disk quota exceeded: '" + path_ + "'",
+                  [&] { file.commit(/*durable=*/false); });
+  faults.close = 0;
+}
+
+#if defined(__linux__)  // macOS flushes with fcntl
+TEST_F(AtomicFileFaults, FlushesFileAndDirectoryOnRequest) {
+  save(path_, "new");
+  EXPECT_EQ(faults.fsyncs, 0);
+  save(path_, "new", /*durable=*/true);
+  EXPECT_EQ(faults.fsyncs, 2);
+}
+
+TEST_F(AtomicFileFaults, ReportsWhatTheDiskLost) {
+  faults.fsync_file = EIO;
+  expect_fails(EIO, "Input/output error", /*durable=*/true);
+}
+
+TEST_F(AtomicFileFaults, ReportsANameThatTheDiskLost) {
+  faults.fsync_directory = EIO;
+  expect_os_error(EIO, "[Errno 5] Input/output error: '" + path_ + "'", [&] { save(path_, "new", true); });
+  EXPECT_EQ(directory_.names(), Names{"model"});
+}
+#endif
+
+TEST_F(AtomicFileFaults, SurvivesDirectoriesThatCannotBeFlushed) {
+  for (const int error : {EINVAL, ENOSYS, EOPNOTSUPP}) {
+    faults.fsync_directory = error;
+    EXPECT_EQ(save(path_, "new", /*durable=*/true), Commit::kRenamed);
+  }
+}
+
+TEST_F(AtomicFileFaults, DoesNotRenameWhatAnotherHostPutInItsPlace) {
+  write_file(path_, "old");
+  AtomicFile file(path_);
+  file.write(pieces_of("new"));
+  // As where locks do not reach over the network: the name now leads to somebody's half-written file.
+  const std::string temporary = directory_ / directory_.names().front();
+  ::unlink(temporary.c_str());
+  write_file(temporary, "h");
+  expect_os_error(ENOENT,
+                  "[Errno 2] the temporary file was removed by someone else during the save: '" + path_ + "'",
+                  [&] { file.commit(/*durable=*/false); });
+  EXPECT_EQ(read_file(path_), "old");
+}
+
+TEST_F(AtomicFileFaults, KeepsTheWholeWhenWritingInPlaceFails) {
+  const std::string contents = pattern(300'000);
+  const int code = run_in_child([&] {
+    try {
+      AtomicFile file(path_);
+      file.write(pieces_of(contents));
+      faults.rename = ENOSYS;
+      limit_file_size(100'000);
+      file.commit(/*durable=*/false);
+    } catch (const OsError& error) {
+      const std::string temporary = directory_ / directory_.names().front();
+      const std::string expected =
+          "[Errno 27] File too large; the file is incomplete now, and until the next save '" + temporary +
+          "' holds the whole: '" + path_ + "'";
+      ::_exit(error.what() == expected ? 0 : 1);
+    }
+  });
+  EXPECT_EQ(code, 0);
+  ASSERT_EQ(directory_.names().size(), 2U);
+  EXPECT_TRUE(read_file(directory_ / directory_.names().front()) == contents);
+  save(path_, "next");
+  EXPECT_EQ(directory_.names(), Names{"model"});
+}
+
+}  // namespace
+}  // namespace torch_safetensors::io

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <utility>
+
+namespace torch_safetensors::io {
+
+/// Makes system calls fail as they do on file systems that no test can mount. The test program defines the
+/// functions itself (faults.cpp), in front of libc's: each fails with the number set here, and works for 0.
+struct Faults {
+  std::atomic<int> rename{0};
+  std::atomic<int> fchmod{0};
+  std::atomic<int> fchown{0};
+  std::atomic<int> flock{0};
+  std::atomic<int> ftruncate{0};
+  std::atomic<int> fsync_file{0};
+  std::atomic<int> fsync_directory{0};
+  std::atomic<int> close{0};      ///< Of a descriptor open for writing; it is closed all the same.
+  std::atomic<long> fstatfs{-1};  ///< The magic number it reports; 0: it fails; -1: it works.
+  std::atomic<int> fsyncs{0};     ///< Counts the calls.
+
+  /// Called once, by the next flock: what others do in between.
+  std::function<void()> before_flock;
+
+  void reset() {
+    before_flock = nullptr;
+    rename = fchmod = fchown = flock = ftruncate = fsync_file = fsync_directory = close = fsyncs = 0;
+    fstatfs = -1;
+  }
+};
+
+inline Faults faults;
+
+/// Ends all faults with the test.
+struct FaultsGuard {
+  ~FaultsGuard() { faults.reset(); }
+};
+
+}  // namespace torch_safetensors::io

@@ -1,0 +1,39 @@
+"""Has system calls of the process fail; for functions that run in the worker of conftest.py."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+
+KILL = -1
+
+_library = ctypes.CDLL(None)
+
+
+def _function(name: str, result: object) -> ctypes._CFuncPtr:
+    function = getattr(_library, name)
+    function.restype = result
+    return function
+
+
+@contextlib.contextmanager
+def faults(**errors: int) -> Iterator[None]:
+    """Calls of these names fail with these errnos, or kill the process."""
+    _function("faults_reset", None)()
+    for call, error in errors.items():
+        _function("faults_add", None)(call.encode(), error)
+    try:
+        yield
+    finally:
+        _function("faults_reset", None)()
+
+
+def calls() -> list[str]:
+    """What was called since ``faults`` began."""
+    return _function("faults_log", ctypes.c_char_p)().decode().splitlines()
+
+
+def bytes_read() -> int:
+    """By pread and preadv."""
+    return _function("faults_bytes_read", ctypes.c_longlong)()

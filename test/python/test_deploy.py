@@ -1,0 +1,336 @@
+"""The library as C++ programs use it: installed, found by CMake or by dlopen, without Python.
+
+Installs the package as a user would, builds the programs of test/deploy against it, and runs them on modules and
+packages made here. What was built stays in build/deploy, and is built again only where something changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import torch_safetensors
+
+ROOT = Path(__file__).resolve().parents[2]
+# LibTorch keeps no binary compatibility between releases.
+BUILD = ROOT / f"build/deploy/torch-{torch.__version__}"
+LIBRARY = "lib/libtorch_safetensors.so"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and ELF files")
+
+
+def run(*command: str | Path, **env: str | Path) -> str:
+    """Runs a command to its end, away from the source folder, which Python would import the package from; its output.
+    Fails with the output if the command does.
+    """
+    BUILD.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        command,
+        cwd=BUILD,
+        env={**os.environ, **{name: str(value) for name, value in env.items()}},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}"
+    return done.stdout
+
+
+def fingerprint() -> str:
+    """Of everything that goes into the wheel."""
+    digest = hashlib.sha256(f"{sys.prefix} {torch.__version__}".encode())
+    patterns = ["setup.py", "pyproject.toml", "VERSION", "cmake/*", "csrc/**/*", "torch_safetensors/*.py"]
+    for path in sorted(path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()):
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def replace_what_differs(source: Path, target: Path) -> None:
+    """Makes ``target`` a copy of ``source``, but leaves equal files alone: compilers go by the age of a header."""
+    for path in target.rglob("*"):
+        if path.is_file() and not (source / path.relative_to(target)).exists():
+            path.unlink()
+    for path in source.rglob("*"):
+        copy = target / path.relative_to(source)
+        if path.is_file() and not (copy.exists() and copy.read_bytes() == path.read_bytes()):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+
+
+# --- the library, installed in both ways ---------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """A folder for sys.path with the wheel unpacked in it, far from torch's."""
+    site, stamp, wheels = BUILD / "site", BUILD / "site.stamp", BUILD / "wheel"
+    wanted = fingerprint()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        stamp.unlink(missing_ok=True)
+        # setuptools would pack what earlier builds left there.
+        for folder in [wheels, *ROOT.glob("build/lib.*"), *ROOT.glob("build/bdist.*")]:
+            shutil.rmtree(folder, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+        run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, ROOT)
+        (wheel,) = wheels.glob("*.whl")
+        assert re.fullmatch(r"torch_safetensors-[\d.]+-py3-none-\w+\.whl", wheel.name)
+        run(*pip, "install", "--no-deps", "--target", wheels / "site", wheel)
+        replace_what_differs(wheels / "site", site)
+        stamp.write_text(wanted)
+    return site
+
+
+@pytest.fixture(scope="session")
+def prefix() -> Path:
+    """What ``cmake --install`` leaves, of the tree that `make test` builds where there is one."""
+    tree, cache = ROOT / "build/cpp", ROOT / "build/cpp/CMakeCache.txt"
+    if not cache.exists() or str(Path(torch.__file__).parent) not in cache.read_text():
+        tree = BUILD / "library"
+        options = [f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}", "-DTORCH_SAFETENSORS_BUILD_TESTS=OFF"]
+        run("cmake", "-S", ROOT, "-B", tree, "-DCMAKE_BUILD_TYPE=Debug", *options)
+    run("cmake", "--build", tree, "--target", "torch_safetensors", "--parallel", "2")
+    run("cmake", "--install", tree, "--prefix", BUILD / "prefix")
+    return BUILD / "prefix"
+
+
+@pytest.fixture(scope="session")
+def packages(site: Path, prefix: Path) -> dict[str, Path]:
+    """Where each installation has ``lib``, ``include`` and ``share``."""
+    return {"wheel": site / "torch_safetensors", "cmake": prefix}
+
+
+@pytest.fixture(scope="session")
+def build(packages: dict[str, Path]) -> Callable[[str, str], Path]:
+    """Builds a program of test/deploy with an installation; its path."""
+
+    def build(program: str, package: str) -> Path:
+        tree = BUILD / f"{program}-{package}"
+        search = f"{packages[package]}/share/cmake;{torch.utils.cmake_prefix_path}"
+        if not (tree / "CMakeCache.txt").exists():
+            run("cmake", "-S", ROOT / "test/deploy" / program, "-B", tree, f"-DCMAKE_PREFIX_PATH={search}")
+        run("cmake", "--build", tree, "--parallel", "2")
+        return tree / program
+
+    return build
+
+
+def needed(elf: Path) -> set[str]:
+    """The libraries that a file names as needed, without their versions."""
+    lines = run("readelf", "--dynamic", "--wide", elf).splitlines()
+    return {line.split("[")[1].split(".so")[0] for line in lines if "(NEEDED)" in line}
+
+
+@pytest.mark.parametrize("package", ["wheel", "cmake"])
+def test_library_needs_no_python(packages: dict[str, Path], package: str) -> None:
+    libraries = needed(packages[package] / LIBRARY)
+    assert {"libtorch_cpu", "libc10"} <= libraries
+    assert not [name for name in libraries if "python" in name]
+
+
+def test_both_installations_hold_the_same_files(packages: dict[str, Path]) -> None:
+    def files(folder: Path) -> set[str]:
+        found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        return {str(path) for path in found if path.parts[0] in ("include", "lib", "share")}
+
+    assert files(packages["wheel"]) == files(packages["cmake"])
+
+
+# --- a program that links it ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("package", "other"), [("wheel", None), ("cmake", None), ("wheel", "cmake"), ("cmake", "wheel")]
+)
+def test_linked(
+    package: str,
+    other: str | None,
+    packages: dict[str, Path],
+    build: Callable[[str, str], Path],
+    tmp_path: Path,
+) -> None:
+    """With find_package and the C++ API; also where another copy of the library comes into the process later."""
+    program = build("linked", package)
+    libraries = packages[other] / LIBRARY if other else ""
+    version = (ROOT / "VERSION").read_text().strip()
+    output = run(program, DATA=tmp_path, LIBRARIES=libraries, VERSION=version)
+    assert "was loaded after version" not in output  # both are the same
+
+
+# --- a program that dlopens it -------------------------------------------------------------------
+
+
+class Scripted(torch.nn.Module):
+    """Loads its own weights, one of them from a file that it holds open."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+        self.file = torch.classes.safetensors.SafeOpen(path, torch.device("cpu"), "pread")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = torch.ops.safetensors.load_tensor(self.path, "weight")
+        return x @ weight.t() + self.file.get_tensor("bias")
+
+    @torch.jit.export
+    def every_operator(self, x: torch.Tensor, path: str) -> list[torch.Tensor]:
+        """x, x + 1, ... each by way of another operator, and at last a save that nothing reads."""
+        results = [torch.ops.safetensors.load(torch.ops.safetensors.save({"x": x}))["x"]]
+        torch.ops.safetensors.save_file({"x": x + 1}, path, {"key": "value"})
+        results.append(torch.ops.safetensors.load_file(path)["x"])
+        torch.ops.safetensors.save_tensors(path, ["x"], [x + 2], ["name", "x"])
+        results.append(torch.ops.safetensors.load_tensor(path, torch.ops.safetensors.metadata(path)["name"]))
+        torch.ops.safetensors.save_file({"x": x + 3}, path)
+        results += torch.ops.safetensors.load_tensors(path, torch.ops.safetensors.keys(path), exact=True)
+        torch.ops.safetensors.save_file({"x": x + 4}, path)
+        out = torch.empty_like(x)
+        torch.ops.safetensors.load_into(path, "x", out)
+        results.append(out.clone())
+        torch.ops.safetensors.save_file({"x": x + 5}, path)
+        file = torch.classes.safetensors.SafeOpen(path, torch.device("cpu"), "auto")
+        file.load_into(["x"], [out])
+        results.append(out)
+        torch.ops.safetensors.save_file({"last": x + 6}, path)
+        return results
+
+
+class Packaged(torch.nn.Module):
+    """Loads its weights, saves what it computes, and reads that again."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.weights = f"{folder}/weights.safetensors"
+        self.dict = f"{folder}/dict.safetensors"
+        self.lists = f"{folder}/lists.safetensors"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = torch_safetensors.load_file(self.weights)
+        y = x @ weights["weight"].t() + weights["bias"]
+        torch_safetensors.save_file({"y": y}, self.dict, {"made by": "a package"})
+        torch.ops.safetensors.save_tensors(self.lists, ["y"], [y + 1])
+        return y + torch_safetensors.load_tensor(self.dict, "y")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights, a scripted module and an AOTInductor package that load them."""
+    folder = tmp_path_factory.mktemp("deploy")
+    weights = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
+    torch_safetensors.save_file(weights, folder / "weights.safetensors")
+    torch.jit.save(torch.jit.script(Scripted(str(folder / "weights.safetensors"))), folder / "module.pt")
+    run(sys.executable, __file__, folder, TORCHINDUCTOR_CACHE_DIR=folder / "inductor", PYTHONPATH=python_path())
+    return folder
+
+
+def python_path() -> str:
+    """For processes that import the package under test."""
+    return os.pathsep.join([str(Path(torch_safetensors.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+
+
+def make_package(folder: Path) -> None:
+    """Runs in a process of its own: the caches of Inductor are chosen when it is imported."""
+    for name in "dict", "lists":
+        torch_safetensors.save_file({"y": torch.zeros(4, 2)}, folder / f"{name}.safetensors")
+    program = torch.export.export(Packaged(folder), (torch.ones(4, 3),))
+    torch._inductor.aoti_compile_and_package(
+        program,
+        package_path=str(folder / "package.pt2"),
+        inductor_configs={"aot_inductor.compile_wrapper_opt_level": "O0"},  # to compile quickly
+    )
+
+
+@pytest.mark.parametrize("copies", [["wheel"], ["cmake"], ["wheel", "cmake"], ["cmake", "wheel"]], ids="-then-".join)
+def test_dlopened(copies: list[str], packages: dict[str, Path], build: Callable[[str, str], Path], data: Path) -> None:
+    """With scripted modules and AOTInductor packages; also where two copies of the library are in the process."""
+    program = build("dlopened", "wheel")
+    assert "libtorch_safetensors" not in needed(program)
+    output = run(program, DATA=data, LIBRARIES=":".join(str(packages[copy] / LIBRARY) for copy in copies))
+    assert "was loaded after version" not in output
+
+
+# --- several copies in Python --------------------------------------------------------------------
+
+PYTHON_PROGRAM = """
+import pathlib
+import sys
+import torch
+import torch_safetensors
+
+def check():
+    path = sys.argv[1]
+    x = torch.arange(3.0)
+    torch_safetensors.save_file({"x": x}, path)
+    assert torch.equal(torch_safetensors.load_file(path)["x"], x)
+    assert torch.equal(torch.classes.safetensors.SafeOpen(path, torch.device("cpu"), "auto").get_tensor("x"), x)
+    with torch_safetensors.safe_open(path) as file:
+        assert torch.equal(file.get_slice("x")[1:], x[1:])
+    doubled = torch.compile(lambda: torch_safetensors.load_file(path)["x"] * 2, backend="eager", fullgraph=True)
+    assert torch.equal(doubled(), x * 2)
+
+def copies():
+    maps = pathlib.Path("/proc/self/maps").read_text()
+    return {line.split()[-1] for line in maps.splitlines() if "libtorch_safetensors" in line}
+"""
+
+
+def test_package_uses_the_copy_that_is_there(packages: dict[str, Path], site: Path, tmp_path: Path) -> None:
+    other = packages["cmake"] / LIBRARY
+    program = f"import torch\ntorch.ops.load_library({str(other)!r})\n{PYTHON_PROGRAM}"
+    program += f"\ncheck()\nassert copies() == {{{str(other)!r}}}, copies()"
+    program += f"\nassert torch_safetensors.__file__.startswith({str(site)!r})"
+    run(sys.executable, "-W", "error", "-c", program, tmp_path / "x", PYTHONPATH=site)
+
+
+def test_another_copy_after_the_package(packages: dict[str, Path], site: Path, tmp_path: Path) -> None:
+    program = f"{PYTHON_PROGRAM}\ntorch.ops.load_library({str(packages['cmake'] / LIBRARY)!r})"
+    output = run(
+        *(sys.executable, "-W", "error", "-c", f"{program}\ncheck()\nassert len(copies()) == 2", tmp_path / "x"),
+        PYTHONPATH=site,
+    )
+    assert output == ""
+
+
+# Operators as another version would have registered them.
+OTHER_VERSION = """
+import sys, torch
+library = torch.library.Library("safetensors", "FRAGMENT")
+for schema in sys.argv[1].splitlines():
+    library.define(schema)
+library.impl("_version", lambda: "0.0.1", "CompositeExplicitAutograd")
+"""
+
+
+def schemas() -> str:
+    """Of all operators, a line each."""
+    packets = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("safetensors::")]
+    texts = [str(torch._C._get_schema(name, "")) for name in packets]
+    return "\n".join(text.removeprefix("safetensors::").replace("=cpu", "='cpu'") for text in texts)
+
+
+def test_another_version_is_warned_of(packages: dict[str, Path]) -> None:
+    program = f"{OTHER_VERSION}\ntorch.ops.load_library({str(packages['wheel'] / LIBRARY)!r})"
+    output = run(sys.executable, "-c", program, schemas())
+    version = (ROOT / "VERSION").read_text().strip()
+    assert output.count(f"torch_safetensors {version} was loaded after version 0.0.1") == 1
+
+
+def test_package_warns_of_another_version(site: Path) -> None:
+    output = run(
+        *(sys.executable, "-c", f"{OTHER_VERSION}\n{PYTHON_PROGRAM}\nassert not copies()", schemas()), PYTHONPATH=site
+    )
+    version = (ROOT / "VERSION").read_text().strip()
+    assert output.count("UserWarning") == 1
+    assert f"torch_safetensors {version} was imported after version 0.0.1 of its library" in output
+
+
+if __name__ == "__main__":
+    make_package(Path(sys.argv[1]))
