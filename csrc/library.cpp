@@ -85,6 +85,9 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(tensors::load_lists));
   define(m, touches_files("_saved_size(Dict(str, Tensor) tensors, Dict(str, str)? metadata) -> int"),
          TORCH_FN(tensors::saved_size));
+  define(m, touches_files("_save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata, bool fsync) "
+                          "-> str"),
+         TORCH_FN(tensors::save_file_quietly));
   define(m, touches_files("_load_model(str filename, str class_name, Dict(str, Tensor) tensors, "
                           "str[] may_be_missing, bool strict, str backend) -> (str[], str[])"),
          TORCH_FN(modules::load_model_dict));
@@ -92,7 +95,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
                           "str[] may_be_missing, bool strict) -> (str[], str[])"),
          TORCH_FN(modules::check_model_dict));
   define(m, touches_files("_save_model(str filename, Dict(str, Tensor) tensors, Dict(str, str)? metadata, "
-                          "bool force_contiguous, bool fsync) -> ()"),
+                          "bool force_contiguous, bool fsync) -> str"),
          TORCH_FN(modules::save_model_dict));
 
   m.class_<tensors::SafeOpen>("SafeOpen")

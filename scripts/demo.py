@@ -187,7 +187,7 @@ def show_python(path: Path, tokens: Tensor, folder: Path) -> tuple[Tensor, Tenso
 
 def build_program() -> Path:
     """examples/deploy, built as its own project against the package that is imported here."""
-    tree = BUILD / "deploy"
+    tree = BUILD / f"deploy-torch-{torch.__version__}"
     search = f"{torch_safetensors.cmake_prefix_path};{torch.utils.cmake_prefix_path}"
     for command in (
         ["cmake", "-S", ROOT / "examples/deploy", "-B", tree, f"-DCMAKE_PREFIX_PATH={search}"],

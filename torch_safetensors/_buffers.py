@@ -82,6 +82,8 @@ def as_tensor(data: Buffer, *, writable: bool) -> Iterator[torch.Tensor]:
         ValueError: a buffer that is not contiguous, or not writable where it must be.
     """
     if isinstance(data, torch.Tensor):
+        if data.is_meta:
+            raise ValueError("data: is on the meta device, and has no bytes to load from")
         yield data
         return
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -123,9 +124,11 @@ def save_file(
         return
     arguments = operator_tensors(tensors), operator_filename(filename), operator_metadata(metadata)
     try:
-        _ops.save_file(*arguments, fsync=fsync)
+        warning = _ops._save_file(*arguments, fsync)
     except RuntimeError as error:
         raise translate(error, filename) from None
+    if warning:
+        warnings.warn(warning, stacklevel=2)
 
 
 def save(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -105,13 +106,15 @@ def save_model(
             )
     arguments = operator_filename(filename), operator_tensors(dict(state)), operator_metadata(metadata)
     try:
-        _ops._save_model(*arguments, force_contiguous, fsync)
+        warning = _ops._save_model(*arguments, force_contiguous, fsync)
     except ValueError as error:
         if force_contiguous or "not contiguous" not in str(error):
             raise
         raise ValueError(f"{error}. Or use save_model(..., force_contiguous=True)") from None
     except RuntimeError as error:
         raise translate(error, filename) from None
+    if warning:
+        warnings.warn(warning, stacklevel=2)
 
 
 _State: TypeAlias = "dict[str, torch.Tensor]"

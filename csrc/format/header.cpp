@@ -43,10 +43,10 @@ void check_sizes(std::span<const TensorEntry> tensors) {
     try {
       needed = tensor_nbytes(tensor.dtype, tensor.shape);
     } catch (const SafetensorError& error) {
-      throw SafetensorError("tensor " + quoted(tensor.name) + ": " + error.what());
+      throw SafetensorError("tensor " + in_quotes(tensor.name) + ": " + error.what());
     }
     if (needed != tensor.nbytes()) {
-      throw SafetensorError("tensor " + quoted(tensor.name) + ": data_offsets [" +
+      throw SafetensorError("tensor " + in_quotes(tensor.name) + ": data_offsets [" +
                             std::to_string(tensor.begin) + ", " + std::to_string(tensor.end) + ") hold " +
                             std::to_string(tensor.nbytes()) + " bytes but " +
                             describe(tensor.dtype, tensor.shape) + " needs " + std::to_string(needed));
@@ -65,7 +65,7 @@ std::vector<uint32_t> sort_names(std::span<const TensorEntry> tensors) {
   const auto same = [&](uint32_t a, uint32_t b) { return tensors[a].name == tensors[b].name; };
   const auto twin = std::adjacent_find(order.begin(), order.end(), same);
   if (twin != order.end()) {
-    throw SafetensorError("tensor " + quoted(tensors[*twin].name) +
+    throw SafetensorError("tensor " + in_quotes(tensors[*twin].name) +
                           ": duplicate name: two tensors of the header have it");
   }
   return order;

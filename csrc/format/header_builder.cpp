@@ -62,7 +62,7 @@ bool has_surrogate(std::string_view text) {
 }
 
 std::string unknown_dtype(std::string_view name) {
-  std::string text = "unknown dtype " + quoted(name) + ", expected one of ";
+  std::string text = "unknown dtype " + in_quotes(name) + ", expected one of ";
   for (size_t i = 0; i < kDTypeCount; ++i) {
     text += i == 0 ? "" : ", ";
     text += dtype_name(static_cast<DType>(i));
@@ -91,7 +91,7 @@ bool HeaderBuilder::on_number(std::string_view text) {
     return state_ == State::kShape ? add_dimension(*value) : add_offset(*value);
   }
   if (state_ == State::kIgnored && !fits_double(text)) {
-    return fail("number out of range: " + quoted(text));
+    return fail("number out of range: " + in_quotes(text));
   }
   return scalar("a number");
 }
@@ -205,7 +205,7 @@ bool HeaderBuilder::fail(std::string error) {
 
 bool HeaderBuilder::fail_in_tensor(const std::string& error) {
   const std::string_view name(header_.names.data() + tensor_.name_begin, tensor_.name_size);
-  return fail("tensor " + quoted(name) + ": " + error);
+  return fail("tensor " + in_quotes(name) + ": " + error);
 }
 
 /// Where a value of another kind is expected.
@@ -217,7 +217,7 @@ bool HeaderBuilder::unexpected(std::string_view kind) {
     case State::kMetadata:
       return fail("__metadata__: expected an object of strings" + found);
     case State::kMetadataValue:
-      return fail("__metadata__: key " + quoted(metadata_key_) + ": expected a string" + found);
+      return fail("__metadata__: key " + in_quotes(metadata_key_) + ": expected a string" + found);
     case State::kTensor:
       return fail_in_tensor("expected an object" + found);
     case State::kDType:

@@ -54,7 +54,7 @@ class Handler {
 /// `rest` is the text from the place of the error on.
 std::string reason_of(rapidjson::ParseErrorCode code, std::string_view rest) {
   if (!rest.empty() && static_cast<unsigned char>(rest.front()) < ' ') {
-    return "unexpected control character " + quoted(rest.substr(0, 1));
+    return "unexpected control character " + in_quotes(rest.substr(0, 1));
   }
   switch (code) {
     case rapidjson::kParseErrorDocumentRootNotSingular:

@@ -7,7 +7,7 @@ namespace torch_safetensors::format {
 namespace {
 
 [[noreturn]] void throw_invalid_offset(const TensorEntry& tensor, const std::string& reason) {
-  throw SafetensorError("tensor " + quoted(tensor.name) + ": invalid offset: data_offsets [" +
+  throw SafetensorError("tensor " + in_quotes(tensor.name) + ": invalid offset: data_offsets [" +
                         std::to_string(tensor.begin) + ", " + std::to_string(tensor.end) + ") " + reason);
 }
 

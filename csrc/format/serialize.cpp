@@ -45,7 +45,7 @@ void append_metadata(std::string& to, const Metadata& metadata) {
   to += ":{";
   for (auto item = metadata.begin(); item != metadata.end(); ++item) {
     if (!is_utf8(item->first) || !is_utf8(item->second)) {
-      throw SafetensorError("metadata: key " + quoted(item->first) + " or its value is not UTF-8");
+      throw SafetensorError("metadata: key " + in_quotes(item->first) + " or its value is not UTF-8");
     }
     to += item == metadata.begin() ? "" : ",";
     append_string(to, item->first);
@@ -75,7 +75,7 @@ uint64_t end_of(const TensorSpec& spec, uint64_t begin) {
     }
     return *end;
   } catch (const SafetensorError& error) {
-    throw SafetensorError("tensor " + quoted(spec.name) + ": " + error.what());
+    throw SafetensorError("tensor " + in_quotes(spec.name) + ": " + error.what());
   }
 }
 
@@ -84,7 +84,7 @@ void check_name(const TensorSpec& spec) {
     throw SafetensorError("tensor '__metadata__': the format keeps this name for metadata; rename it");
   }
   if (!is_utf8(spec.name)) {
-    throw SafetensorError("tensor " + quoted(spec.name) + ": its name is not UTF-8");
+    throw SafetensorError("tensor " + in_quotes(spec.name) + ": its name is not UTF-8");
   }
 }
 

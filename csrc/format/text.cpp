@@ -61,7 +61,7 @@ std::string printable(std::string_view text) {
   return result;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   if (text.size() <= kLongest) {
     return "'" + printable(text) + "'";
   }

@@ -11,9 +11,9 @@ namespace torch_safetensors::format {
 
 /// `text` in single quotes for an error message: control characters and bytes that are not UTF-8
 /// escaped as \xNN, and a long text shortened in the middle (at most about 200 bytes).
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
-/// As `quoted`, without quotes and whole: how a path stands in front of a message.
+/// As `in_quotes`, without quotes and whole: how a path stands in front of a message.
 std::string printable(std::string_view text);
 
 /// Bytes of the longest prefix of `text` that is UTF-8 without surrogates and overlong forms.

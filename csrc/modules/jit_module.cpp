@@ -1,6 +1,7 @@
 #include <torch/csrc/jit/api/module.h>
 
 #include "modules/model.h"
+#include "tensors/save_plan.h"
 
 namespace torch_safetensors {
 namespace {
@@ -25,7 +26,7 @@ LoadModelResult load_model(torch::jit::Module& model, const std::string& filenam
 
 void save_model(const torch::jit::Module& model, const std::string& filename,
                 const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync) {
-  modules::save_model(to_model(model), filename, metadata, force_contiguous, fsync);
+  tensors::warn_of(modules::save_model(to_model(model), filename, metadata, force_contiguous, fsync));
 }
 
 }  // namespace torch_safetensors

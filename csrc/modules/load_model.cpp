@@ -161,7 +161,7 @@ Match match_names(const Model& model, const OpenFile& file,
   for (const NamedTensor& named : model.tensors) {
     TORCH_CHECK_VALUE(
         tensors::has_memory(named.tensor) || named.tensor.is_meta(), file.source(), ": tensor ",
-        format::quoted(named.name),
+        format::in_quotes(named.name),
         ": has no memory of its own to load into (it is sparse, or a subclass that wraps others)");
     known.insert(named.name);
     if (const format::TensorEntry* entry = file.header().find(named.name)) {
@@ -225,7 +225,7 @@ LoadModelResult load_model(const Model& model, const std::string& filename, bool
   check_match(model, file, match, strict);
   for (const Target& target : match.targets) {
     tensors::check_writable(target.out, tensors::tensor_type(file.source(), *target.entry).dtype,
-                            file.source() + ": tensor " + format::quoted(target.entry->name));
+                            file.source() + ": tensor " + format::in_quotes(target.entry->name));
   }
   tensors::write_into(file, match.targets);
   return std::move(match.names);

@@ -25,9 +25,9 @@ NameLists check_model_dict(const std::string& filename, const std::string& class
                               {may_be_missing.begin(), may_be_missing.end()}));
 }
 
-void save_model_dict(const std::string& filename, const TensorDict& tensors,
+std::string save_model_dict(const std::string& filename, const TensorDict& tensors,
                      const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync) {
-  save_model({"", tensors::to_named(tensors)}, filename, metadata, force_contiguous, fsync);
+  return save_model({"", tensors::to_named(tensors)}, filename, metadata, force_contiguous, fsync);
 }
 
 }  // namespace torch_safetensors::modules

@@ -22,7 +22,7 @@ NameLists check_model_dict(const std::string& filename, const std::string& class
                            const TensorDict& tensors, const std::vector<std::string>& may_be_missing,
                            bool strict);
 
-void save_model_dict(const std::string& filename, const TensorDict& tensors,
+std::string save_model_dict(const std::string& filename, const TensorDict& tensors,
                      const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync);
 
 }  // namespace torch_safetensors::modules

@@ -7,7 +7,7 @@
 
 namespace torch_safetensors::modules {
 
-void save_model(Model model, const std::string& filename, const std::optional<Metadata>& metadata,
+std::string save_model(Model model, const std::string& filename, const std::optional<Metadata>& metadata,
                 bool force_contiguous, bool fsync) {
   const tensors::DroppedNames dropped = tensors::find_dropped_names(model.tensors);
   std::optional<format::Metadata> pairs = tensors::to_format(metadata);
@@ -24,7 +24,7 @@ void save_model(Model model, const std::string& filename, const std::optional<Me
       }
     }
   }
-  tensors::SavePlan(std::move(model.tensors), pairs, tensors::Overlap::kWrittenTwice)
+  return tensors::SavePlan(std::move(model.tensors), pairs, tensors::Overlap::kWrittenTwice)
       .write_to(filename, fsync);
 }
 

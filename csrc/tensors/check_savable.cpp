@@ -11,16 +11,16 @@
 namespace torch_safetensors::tensors {
 namespace {
 
-using format::quoted;
+using format::in_quotes;
 
 void check_layout(const NamedTensor& named) {
   const auto& [name, tensor] = named;
-  TORCH_CHECK_VALUE(tensor.defined(), "tensor ", quoted(name), ": is undefined");
-  TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, "tensor ", quoted(name), ": is ", tensor.layout(),
+  TORCH_CHECK_VALUE(tensor.defined(), "tensor ", in_quotes(name), ": is undefined");
+  TORCH_CHECK_VALUE(tensor.layout() == at::kStrided, "tensor ", in_quotes(name), ": is ", tensor.layout(),
                     ", and the format holds dense tensors; call .to_dense() first");
-  TORCH_CHECK_NOT_IMPLEMENTED(!tensor.is_meta(), "tensor ", quoted(name),
+  TORCH_CHECK_NOT_IMPLEMENTED(!tensor.is_meta(), "tensor ", in_quotes(name),
                               ": is on the meta device and has no data; load or initialise it first");
-  TORCH_CHECK_VALUE(has_memory(tensor), "tensor ", quoted(name),
+  TORCH_CHECK_VALUE(has_memory(tensor), "tensor ", in_quotes(name),
                     ": has no memory of its own (a FakeTensor, a nested tensor, or a subclass that wraps others); "
                     "convert it to plain tensors first");
 }
@@ -29,7 +29,7 @@ void check_contiguous(const NamedTensor& named) {
   const at::Tensor& tensor = named.tensor;
   // Resolving a lazy conjugate or negative view copies it, and only a dense one keeps its strides.
   const bool resolved_anew = (tensor.is_conj() || tensor.is_neg()) && !tensor.is_non_overlapping_and_dense();
-  TORCH_CHECK_VALUE(tensor.is_contiguous() || resolved_anew, "tensor ", quoted(named.name),
+  TORCH_CHECK_VALUE(tensor.is_contiguous() || resolved_anew, "tensor ", in_quotes(named.name),
                     ": is not contiguous (shape ", tensor.sizes(), ", strides ", tensor.strides(),
                     "); call .contiguous() first, or if it is a view of another tensor, save that one");
 }
@@ -55,8 +55,8 @@ void check_no_overlap(std::span<const NamedTensor> tensors) {
   const Area* furthest = nullptr;
   for (const Area& area : areas) {
     if (furthest != nullptr && furthest->device == area.device) {
-      TORCH_CHECK(area.range.begin >= furthest->range.end, "tensor ", quoted(*area.name),
-                  ": Some tensors share memory: it overlaps tensor ", quoted(*furthest->name),
+      TORCH_CHECK(area.range.begin >= furthest->range.end, "tensor ", in_quotes(*area.name),
+                  ": Some tensors share memory: it overlaps tensor ", in_quotes(*furthest->name),
                   "; use save_model, which resolves shared storage, or save a .clone() of one");
     }
     if (furthest == nullptr || furthest->device != area.device || area.range.end > furthest->range.end) {
@@ -70,12 +70,12 @@ void check_no_overlap(std::span<const NamedTensor> tensors) {
 void check_dtype(const NamedTensor& named) {
   const auto& [name, tensor] = named;
   const c10::ScalarType dtype = tensor.scalar_type();
-  TORCH_CHECK_VALUE(!tensor.is_quantized(), "tensor ", quoted(name), ": is quantized (", dtype,
+  TORCH_CHECK_VALUE(!tensor.is_quantized(), "tensor ", in_quotes(name), ": is quantized (", dtype,
                     "), which the format cannot hold; save .int_repr() with its scale and zero point, or "
                     ".dequantize() first");
-  TORCH_CHECK_VALUE(dtype != at::kComplexDouble && dtype != at::kComplexHalf, "tensor ", quoted(name),
+  TORCH_CHECK_VALUE(dtype != at::kComplexDouble && dtype != at::kComplexHalf, "tensor ", in_quotes(name),
                     ": the format has no dtype for ", dtype, "; save torch.view_as_real(tensor) instead");
-  TORCH_CHECK_VALUE(to_dtype(dtype), "tensor ", quoted(name), ": the format has no dtype for ", dtype,
+  TORCH_CHECK_VALUE(to_dtype(dtype), "tensor ", in_quotes(name), ": the format has no dtype for ", dtype,
                     "; convert it first");
 }
 

@@ -22,7 +22,7 @@ std::string signature(const format::TensorEntry& entry) {
 
 void check_signature(const OpenFile& file, const format::TensorEntry& entry, const std::string& expect) {
   if (const std::string found = signature(entry); found != expect) {
-    throw_malformed(file.source(), "tensor " + format::quoted(entry.name) + ": the file holds " + found +
+    throw_malformed(file.source(), "tensor " + format::in_quotes(entry.name) + ": the file holds " + found +
                                        " but " + format::printable(expect) + " is expected");
   }
 }
@@ -32,7 +32,7 @@ void check_exact(const OpenFile& file, std::vector<std::string> names) {
   std::sort(names.begin(), names.end());
   for (const format::TensorEntry& entry : file.header().tensors()) {
     if (!std::binary_search(names.begin(), names.end(), entry.name)) {
-      throw_malformed(file.source(), "tensor " + format::quoted(entry.name) +
+      throw_malformed(file.source(), "tensor " + format::in_quotes(entry.name) +
                                          ": not expected: the file holds " +
                                          std::to_string(file.header().tensors().size()) +
                                          " tensors but " + std::to_string(names.size()) +

@@ -49,7 +49,7 @@ std::vector<const format::TensorEntry*> all_entries(const format::Header& header
 at::Tensor alias(std::byte* data, const format::TensorEntry& entry, const TensorType& type,
                  const std::shared_ptr<at::Tensor>& owner) {
   TORCH_CHECK_VALUE(type.nbytes == 0 || is_aligned(data, type.dtype), kBytes, ": tensor ",
-                    format::quoted(entry.name), ": its data begins at an address that is not a multiple of ",
+                    format::in_quotes(entry.name), ": its data begins at an address that is not a multiple of ",
                     c10::elementSize(type.dtype), " bytes, so it cannot be aliased; pass copy=True");
   return tensor_over(data, type, owner);
 }

@@ -24,7 +24,7 @@ Backend choose_backend(std::string_view backend, const io::File& file) {
   if (backend == "pread") {
     return Backend::kPread;
   }
-  TORCH_CHECK_VALUE(backend == "auto", "backend ", format::quoted(backend),
+  TORCH_CHECK_VALUE(backend == "auto", "backend ", format::in_quotes(backend),
                     " is not one of 'auto', 'mmap', 'pread'");
   // Page faults over a network cost a round trip each: mapped loads took 10 to 50 times as long there
   // (safetensors#562), and a server that goes away kills the process (SIGBUS).

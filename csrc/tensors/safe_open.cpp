@@ -146,7 +146,7 @@ at::Tensor SafeOpen::get_slice(const std::string& name, int64_t dim, std::option
   const OutsideOfModes guard;
   const format::TensorEntry& entry = file_.entry(name);
   StridedView view = whole(tensor_type(file_.source(), entry));
-  const std::string label = file_.source() + ": tensor " + format::quoted(name);
+  const std::string label = file_.source() + ": tensor " + format::in_quotes(name);
   TORCH_CHECK_VALUE(!view.sizes.empty(), label, ": has no dimension to slice");
   TORCH_CHECK_VALUE(step > 0, label, ": slice step must be positive, not ", step);
   dim = at::maybe_wrap_dim(dim, static_cast<int64_t>(view.sizes.size()));
@@ -165,7 +165,7 @@ at::Tensor SafeOpen::get_view(const std::string& name, std::vector<int64_t> size
   const format::TensorEntry& entry = file_.entry(name);
   const StridedView view{std::move(sizes), std::move(strides), offset};
   check_view(view, tensor_type(file_.source(), entry),
-             file_.source() + ": tensor " + format::quoted(name));
+             file_.source() + ": tensor " + format::in_quotes(name));
   return file_.read_view(entry, view, device_);
 }
 

@@ -81,7 +81,7 @@ void SavePlan::write_to(std::span<std::byte> out) const {
   });
 }
 
-void SavePlan::write_to(const std::string& filename, bool fsync) const {
+std::string SavePlan::write_to(const std::string& filename, bool fsync) const {
   const std::string path = decode_filename(filename);
   io::AtomicFile file(path);
   std::vector<Bytes> batch;
@@ -93,9 +93,20 @@ void SavePlan::write_to(const std::string& filename, bool fsync) const {
     }
   });
   file.write(batch);
-  if (file.commit(fsync) == io::Commit::kWrittenInPlace) {
-    TORCH_WARN(format::printable(path),
-               ": the file system cannot rename, so this save was not atomic: it was written in place");
+  if (file.commit(fsync) == io::Commit::kRenamed) {
+    return {};
+  }
+  return format::printable(path) + ": the file system cannot rename, so this save was not atomic: it was written in place";
+}
+
+std::string save_file_quietly(const TensorDict& tensors, const std::string& filename,
+                              const std::optional<Metadata>& metadata, bool fsync) {
+  return SavePlan(to_named(tensors), to_format(metadata)).write_to(filename, fsync);
+}
+
+void warn_of(const std::string& warning) {
+  if (!warning.empty()) {
+    TORCH_WARN(warning);
   }
 }
 
@@ -135,7 +146,7 @@ void save_tensors(const std::string& filename, const std::vector<std::string>& n
                     tensors.size(), " tensors");
   TensorDict dict;
   for (size_t i = 0; i < names.size(); ++i) {
-    TORCH_CHECK_VALUE(dict.insert(names[i], tensors[i]).second, "tensor ", format::quoted(names[i]),
+    TORCH_CHECK_VALUE(dict.insert(names[i], tensors[i]).second, "tensor ", format::in_quotes(names[i]),
                       ": its name is given twice");
   }
   std::optional<Metadata> pairs;
@@ -154,7 +165,7 @@ void save_tensors(const std::string& filename, const std::vector<std::string>& n
 
 void save_file(const TensorDict& tensors, const std::string& filename,
                const std::optional<Metadata>& metadata, bool fsync) {
-  tensors::SavePlan(tensors::to_named(tensors), tensors::to_format(metadata)).write_to(filename, fsync);
+  tensors::warn_of(tensors::save_file_quietly(tensors, filename, metadata, fsync));
 }
 
 at::Tensor save(const TensorDict& tensors, const std::optional<Metadata>& metadata) {

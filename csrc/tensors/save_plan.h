@@ -25,8 +25,9 @@ class SavePlan {
   /// Writes the whole file into `out`, of `size()` bytes.
   void write_to(std::span<std::byte> out) const;
 
-  /// Writes the whole file atomically (io/atomic_file.h). `filename` as operators pass it.
-  void write_to(const std::string& filename, bool fsync) const;
+  /// Writes the whole file atomically (io/atomic_file.h). `filename` as operators pass it. Returns what the caller is to be
+  /// warned of: nothing, or that the file system cannot rename, so that the file was written in place.
+  [[nodiscard]] std::string write_to(const std::string& filename, bool fsync) const;
 
  private:
   /// Calls `emit(bytes)` for the header and each tensor in the order of the file. Bytes of tensors that had to be
@@ -40,6 +41,13 @@ class SavePlan {
 
 /// Bytes that `save` would return; the tensors need no memory, so that graphs can ask before they run.
 int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& metadata);
+
+/// `save_file` for the Python package, which raises the warning as Python does: returns it.
+std::string save_file_quietly(const TensorDict& tensors, const std::string& filename,
+                              const std::optional<Metadata>& metadata, bool fsync);
+
+/// Warns of what a save returned.
+void warn_of(const std::string& warning);
 
 /// The forms the operators have.
 std::vector<NamedTensor> to_named(const TensorDict& tensors);

@@ -18,7 +18,7 @@ auto with_source(const std::string& source, Parse parse) {
 
 [[noreturn]] void throw_not_held(const std::string& source, const format::TensorEntry& entry,
                                  const std::string& reason) {
-  throw_malformed(source, "tensor " + format::quoted(entry.name) + ": torch cannot hold " +
+  throw_malformed(source, "tensor " + format::in_quotes(entry.name) + ": torch cannot hold " +
                               format::describe(entry.dtype, entry.shape) + ": " + reason);
 }
 
@@ -40,7 +40,7 @@ const format::TensorEntry& find_entry(const std::string& source, const format::H
                                       std::string_view name) {
   const format::TensorEntry* entry = header.find(name);
   if (entry == nullptr) {
-    throw_malformed(source, "tensor " + format::quoted(name) + ": not in this file, which holds " +
+    throw_malformed(source, "tensor " + format::in_quotes(name) + ": not in this file, which holds " +
                                 std::to_string(header.tensors().size()) + " tensors");
   }
   return *entry;

@@ -114,7 +114,7 @@ void load_into(const OpenFile& file, const std::vector<std::string>& names,
   for (size_t i = 0; i < names.size(); ++i) {
     const format::TensorEntry& entry = file.entry(names[i]);
     const TensorType type = tensor_type(file.source(), entry);
-    const std::string label = file.source() + ": tensor " + format::quoted(names[i]);
+    const std::string label = file.source() + ": tensor " + format::in_quotes(names[i]);
     TORCH_CHECK_VALUE(outs[i].scalar_type() == type.dtype && outs[i].sizes() == at::IntArrayRef(type.sizes),
                       label, ": the file holds ", type.dtype, " ", at::IntArrayRef(type.sizes),
                       " but the tensor to load into is ", outs[i].scalar_type(), " ", outs[i].sizes());

@@ -49,15 +49,15 @@ TEST(Utf8Prefix, EndsBeforeWhatIsNotUtf8) {
 }
 
 TEST(Quoted, EscapesWhatIsNotPrintable) {
-  EXPECT_EQ(format::quoted(""), "''");
-  EXPECT_EQ(format::quoted("a \u00E9\u4E2D\U0001F600"), "'a \u00E9\u4E2D\U0001F600'");
-  EXPECT_EQ(format::quoted("\0\n\x1F\x7F"s), R"('\x00\x0a\x1f\x7f')");
-  EXPECT_EQ(format::quoted("a\xFF\xC3"), R"('a\xff\xc3')");
+  EXPECT_EQ(format::in_quotes(""), "''");
+  EXPECT_EQ(format::in_quotes("a \u00E9\u4E2D\U0001F600"), "'a \u00E9\u4E2D\U0001F600'");
+  EXPECT_EQ(format::in_quotes("\0\n\x1F\x7F"s), R"('\x00\x0a\x1f\x7f')");
+  EXPECT_EQ(format::in_quotes("a\xFF\xC3"), R"('a\xff\xc3')");
 }
 
 TEST(Quoted, ShortensALongTextInTheMiddle) {
-  EXPECT_EQ(format::quoted(std::string(200, 'a')), "'" + std::string(200, 'a') + "'");
-  EXPECT_EQ(format::quoted(std::string(100, 'a') + "-" + std::string(100, 'b')),
+  EXPECT_EQ(format::in_quotes(std::string(200, 'a')), "'" + std::string(200, 'a') + "'");
+  EXPECT_EQ(format::in_quotes(std::string(100, 'a') + "-" + std::string(100, 'b')),
             "'" + std::string(100, 'a') + "[...]" + std::string(100, 'b') + "' (201 bytes)");
 }
 
@@ -66,8 +66,8 @@ TEST(Quoted, StaysUtf8WhereTheCutSplitsACharacter) {
   for (int i = 0; i < 1000; ++i) {
     text += "\u4E2D";
   }
-  EXPECT_TRUE(is_utf8(format::quoted(text)));
-  EXPECT_TRUE(is_utf8(format::quoted("a" + text)));
+  EXPECT_TRUE(is_utf8(format::in_quotes(text)));
+  EXPECT_TRUE(is_utf8(format::in_quotes("a" + text)));
 }
 
 TEST(Printable, KeepsTheWholeText) {
