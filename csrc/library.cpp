@@ -14,8 +14,8 @@ std::string version() { return TORCH_SAFETENSORS_VERSION; }
 
 namespace {
 
-/// A second copy of the library in the process (the Python package's and a C++ program's) leaves the operators to the
-/// first: registering them again would abort the process.
+/// A second copy of the library in the process (the Python package's and a C++ program's) leaves the
+/// operators to the first: registering them again would abort the process.
 bool is_registered_already() {
   auto& dispatcher = c10::Dispatcher::singleton();
   if (!dispatcher.findSchema({"safetensors::load_file", ""})) {
@@ -39,8 +39,8 @@ void define(torch::Library& library, c10::FunctionSchema schema, Kernel kernel) 
   library.impl(name.c_str(), c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());
 }
 
-/// TorchScript must neither drop such an operator nor move it past another one: with the alias analysis that schemas get by
-/// default, it removes a save whose result is unused, and merges two loads around a save.
+/// TorchScript must neither drop such an operator nor move it past another one: with the alias analysis that
+/// schemas get by default, it removes a save whose result is unused, and merges two loads around a save.
 c10::FunctionSchema touches_files(const char* schema) {
   return torch::schema(schema, c10::AliasAnalysisKind::CONSERVATIVE);
 }
@@ -51,29 +51,36 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
   if (is_registered_already()) {
     return;
   }
-  define(m, touches_files("load_file(str filename, Device device='cpu', *, str backend='auto') -> Dict(str, Tensor)"),
+  define(m,
+         touches_files(
+             "load_file(str filename, Device device='cpu', *, str backend='auto') -> Dict(str, Tensor)"),
          TORCH_FN(load_file));
   define(m, touches_files("load(Tensor data, Device device='cpu', *, bool copy=True) -> Dict(str, Tensor)"),
          TORCH_FN(load));
-  define(m, touches_files("save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata=None, *, "
-                          "bool fsync=False) -> ()"),
+  define(m,
+         touches_files("save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata=None, *, "
+                       "bool fsync=False) -> ()"),
          TORCH_FN(save_file));
   define(m, touches_files("save(Dict(str, Tensor) tensors, Dict(str, str)? metadata=None) -> Tensor"),
          TORCH_FN(save));
   define(m, touches_files("keys(str filename) -> str[]"), TORCH_FN(keys));
   define(m, touches_files("metadata(str filename) -> Dict(str, str)"), TORCH_FN(metadata));
-  define(m, touches_files("load_tensor(str filename, str name, Device device='cpu', *, str backend='auto', "
-                          "str? expect=None) -> Tensor"),
+  define(m,
+         touches_files("load_tensor(str filename, str name, Device device='cpu', *, str backend='auto', "
+                       "str? expect=None) -> Tensor"),
          TORCH_FN(tensors::load_expected_tensor));
-  define(m, touches_files("load_tensors(str filename, str[] names, Device device='cpu', *, str backend='auto', "
-                          "str[]? expect=None, bool exact=False) -> Tensor[]"),
+  define(m,
+         touches_files("load_tensors(str filename, str[] names, Device device='cpu', *, str backend='auto', "
+                       "str[]? expect=None, bool exact=False) -> Tensor[]"),
          TORCH_FN(tensors::load_expected));
-  define(m, touches_files("save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, "
-                          "bool fsync=False) -> ()"),
+  define(m,
+         touches_files("save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, "
+                       "bool fsync=False) -> ()"),
          TORCH_FN(tensors::save_tensors));
   // An annotated schema is right for a single tensor, also in order with the saves around it.
-  define(m, torch::schema("load_into(str filename, str name, Tensor(a!) out) -> ()",
-                          c10::AliasAnalysisKind::FROM_SCHEMA),
+  define(m,
+         torch::schema("load_into(str filename, str name, Tensor(a!) out) -> ()",
+                       c10::AliasAnalysisKind::FROM_SCHEMA),
          TORCH_FN(load_into));
 
   // For the Python package alone.
@@ -85,22 +92,28 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(tensors::load_lists));
   define(m, touches_files("_saved_size(Dict(str, Tensor) tensors, Dict(str, str)? metadata) -> int"),
          TORCH_FN(tensors::saved_size));
-  define(m, touches_files("_save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata, bool fsync) "
-                          "-> str"),
+  define(m,
+         touches_files(
+             "_save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata, bool fsync) "
+             "-> str"),
          TORCH_FN(tensors::save_file_quietly));
-  define(m, touches_files("_load_model(str filename, str class_name, Dict(str, Tensor) tensors, "
-                          "str[] may_be_missing, bool strict, str backend) -> (str[], str[])"),
+  define(m,
+         touches_files("_load_model(str filename, str class_name, Dict(str, Tensor) tensors, "
+                       "str[] may_be_missing, bool strict, str backend) -> (str[], str[])"),
          TORCH_FN(modules::load_model_dict));
-  define(m, touches_files("_check_model(str filename, str class_name, Dict(str, Tensor) tensors, "
-                          "str[] may_be_missing, bool strict) -> (str[], str[])"),
+  define(m,
+         touches_files("_check_model(str filename, str class_name, Dict(str, Tensor) tensors, "
+                       "str[] may_be_missing, bool strict) -> (str[], str[])"),
          TORCH_FN(modules::check_model_dict));
-  define(m, touches_files("_save_model(str filename, Dict(str, Tensor) tensors, Dict(str, str)? metadata, "
-                          "bool force_contiguous, bool fsync) -> str"),
+  define(m,
+         touches_files("_save_model(str filename, Dict(str, Tensor) tensors, Dict(str, str)? metadata, "
+                       "bool force_contiguous, bool fsync) -> str"),
          TORCH_FN(modules::save_model_dict));
 
   m.class_<tensors::SafeOpen>("SafeOpen")
       .def(torch::init<std::string, c10::Device, std::string>(), "",
-           {torch::arg("filename"), torch::arg("device") = c10::Device(c10::kCPU), torch::arg("backend") = "auto"})
+           {torch::arg("filename"), torch::arg("device") = c10::Device(c10::kCPU),
+            torch::arg("backend") = "auto"})
       .def("keys", &tensors::SafeOpen::keys)
       .def("metadata", &tensors::SafeOpen::metadata)
       .def("get_tensor", &tensors::SafeOpen::get_tensor, "", {torch::arg("name")})

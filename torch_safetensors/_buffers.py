@@ -53,7 +53,8 @@ _PYBUF_SIMPLE = 0
 def _tensor_at(address: int, size: int) -> torch.Tensor:
     """A uint8 tensor over memory that the caller keeps alive.
 
-    torch.frombuffer warns of read-only sources, and a warning filter would not be thread-safe; a ctypes array is writable.
+    torch.frombuffer warns of read-only sources, and a warning filter would not be thread-safe; a ctypes array
+    is writable.
     """
     if size == 0:
         return torch.empty(0, dtype=torch.uint8, device="cpu")
@@ -97,9 +98,7 @@ def as_tensor(data: Buffer, *, writable: bool) -> Iterator[torch.Tensor]:
         raise ValueError("data: the buffer is not contiguous")
     if writable:
         if view.readonly:
-            raise ValueError(
-                f"data: copy=False needs a writable buffer, and this {type(data).__name__} is read-only"
-            )
+            raise ValueError(f"data: copy=False needs a writable buffer, and this {type(data).__name__} is read-only")
         yield torch.frombuffer(view.cast("B"), dtype=torch.uint8) if view.nbytes else _tensor_at(0, 0)
         return
     buffer = _PyBuffer()

@@ -36,8 +36,8 @@ def load_file(filename: PathLike, device: DeviceLike = "cpu", *, backend: str = 
             file. ``"auto"``: mmap on local file systems, pread on network and FUSE ones.
 
     Returns:
-        The tensors by name, in the order of their data in the file. Each has a storage of its own of exactly its own bytes,
-        writable, not resizable. Writing to one never changes the file.
+        The tensors by name, in the order of their data in the file. Each has a storage of its own of exactly its
+        own bytes, writable, not resizable. Writing to one never changes the file.
 
     Raises:
         OSError: what the operating system reports, e.g. ``FileNotFoundError``.
@@ -54,7 +54,7 @@ def load_file(filename: PathLike, device: DeviceLike = "cpu", *, backend: str = 
         names, tensors = _ops._load_file(*arguments, backend)
     except RuntimeError as error:
         raise translate(error, filename) from None
-    return dict(zip(names, tensors))
+    return dict(zip(names, tensors, strict=True))
 
 
 def load(data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True) -> dict[str, torch.Tensor]:
@@ -78,7 +78,7 @@ def load(data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True) -> dict
             names, tensors = _ops._load(tensor, operator_device(device), copy)
     except RuntimeError as error:
         raise translate(error) from None
-    return dict(zip(names, tensors))
+    return dict(zip(names, tensors, strict=True))
 
 
 def load_tensor(filename: PathLike, name: str, device: DeviceLike = "cpu", *, backend: str = "auto") -> torch.Tensor:
@@ -108,13 +108,15 @@ def save_file(
 
     Args:
         tensors: a dict of dense, contiguous tensors, on any device, that do not share memory.
-        filename: any path the operating system allows; an existing file keeps its mode, a symbolic link is written through.
+        filename: any path the operating system allows; an existing file keeps its mode, a symbolic link is
+            written through.
         metadata: text to go with it; written sorted by key.
         fsync: also make it durable before returning.
 
     Raises:
         OSError: what the operating system reports; an existing file is then as it was.
-        ValueError: not a dict of tensors, or a tensor that is sparse, not contiguous, or of a dtype that the format does not have.
+        ValueError: not a dict of tensors, or a tensor that is sparse, not contiguous, or of a dtype that the format
+            does not have.
         NotImplementedError: a tensor on the meta device.
         RuntimeError: tensors that share memory; :func:`save_model` resolves that.
         TypeError: names or metadata that are not str.

@@ -1,8 +1,8 @@
 """The operators in graphs: fake kernels, effects, and what Dynamo traces in place of the bare operators.
 
-A graph has the dtypes and shapes of loaded tensors compiled in, and nothing in torch checks them again when it runs. So
-every load that gets into a graph carries ``expect``, what the file's header said when it was traced, and raises on a file
-that differs. docs/limits.md says what cannot be traced.
+A graph has the dtypes and shapes of loaded tensors compiled in, and nothing in torch checks them again when it runs.
+So every load that gets into a graph carries ``expect``, what the file's header said when it was traced, and raises on
+a file that differs. docs/limits.md says what cannot be traced.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _signatures(path: str) -> tuple[list[str], list[str]]:
 
 @constant_while_compiling
 def _signatures_of(path: str, names: list[str]) -> list[str]:
-    signatures = dict(zip(*_signatures(path)))
+    signatures = dict(zip(*_signatures(path), strict=True))
     missing = [name for name in names if name not in signatures]
     if missing:
         with outside_of_modes():
@@ -60,15 +60,11 @@ def _flat_metadata(metadata: Mapping[str, str] | None) -> list[str] | None:
     return [text for pair in sorted(checked.items()) for text in pair]
 
 
-def load_file(
-    filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto"
-) -> dict[str, torch.Tensor]:
+def load_file(filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto") -> dict[str, torch.Tensor]:
     path = _path(filename)
     names, expect = _signatures(path)
-    tensors = _ops.load_tensors(
-        path, names, operator_device(device), backend=backend, expect=expect, exact=True
-    )
-    return dict(zip(names, tensors))
+    tensors = _ops.load_tensors(path, names, operator_device(device), backend=backend, expect=expect, exact=True)
+    return dict(zip(names, tensors, strict=True))
 
 
 def load_tensor(
@@ -82,9 +78,7 @@ def load_tensor(
     path = _path(filename)
     if expect is None:
         expect = _signatures_of(path, [name])[0]
-    tensor: torch.Tensor = _ops.load_tensor(
-        path, name, operator_device(device), backend=backend, expect=expect
-    )
+    tensor: torch.Tensor = _ops.load_tensor(path, name, operator_device(device), backend=backend, expect=expect)
     return tensor
 
 
@@ -147,9 +141,7 @@ def _fake_load_tensors(
     if expect is None and _torch_private.is_being_traced():
         raise _untraceable("load_tensors")
     with outside_of_modes():
-        tensors = _ops.load_tensors(
-            filename, names, torch.device("meta"), backend=backend, expect=expect, exact=exact
-        )
+        tensors = _ops.load_tensors(filename, names, torch.device("meta"), backend=backend, expect=expect, exact=exact)
     return [torch.empty(tensor.shape, dtype=tensor.dtype, device=device) for tensor in tensors]
 
 
@@ -174,7 +166,7 @@ def _fake_load_file(
     if _torch_private.is_being_traced():
         raise _untraceable("load_file")
     names = keys(filename)
-    return dict(zip(names, _fake_load_tensors(filename, names, device, backend=backend)))
+    return dict(zip(names, _fake_load_tensors(filename, names, device, backend=backend), strict=True))
 
 
 def _leaves_the_graph(name: str, reason: str) -> Callable[..., Any]:
@@ -186,15 +178,10 @@ def _leaves_the_graph(name: str, reason: str) -> Callable[..., Any]:
     return refuse
 
 
-def _fake_save(
-    tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
-) -> torch.Tensor:
+def _fake_save(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> torch.Tensor:
     shapes = {name: [int(size) for size in tensor.shape] for name, tensor in tensors.items()}
     with outside_of_modes():
-        empty = {
-            name: torch.empty(shapes[name], dtype=tensor.dtype, device="meta")
-            for name, tensor in tensors.items()
-        }
+        empty = {name: torch.empty(shapes[name], dtype=tensor.dtype, device="meta") for name, tensor in tensors.items()}
         size = _ops._saved_size(empty, metadata)
     return torch.empty(size, dtype=torch.uint8, device="cpu")
 

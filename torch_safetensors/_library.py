@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import warnings
+from pathlib import Path
 
 import torch
 
 __all__ = ["__version__", "cmake_prefix_path", "library_path"]
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
+_HERE = Path(__file__).resolve().parent
 
 #: Where CMake finds ``torch_safetensorsConfig.cmake``: append it to ``CMAKE_PREFIX_PATH``, as torch's own
 #: ``torch.utils.cmake_prefix_path``.
-cmake_prefix_path: str = os.path.join(_HERE, "share", "cmake")
+cmake_prefix_path: str = str(_HERE / "share/cmake")
 
 
 def library_path() -> str:
     """The absolute path of ``libtorch_safetensors.so``, for programs that link or ``dlopen`` it."""
-    return os.path.join(_HERE, "lib", "libtorch_safetensors.so")
+    return str(_HERE / "lib/libtorch_safetensors.so")
 
 
 def _load() -> None:
@@ -28,10 +28,10 @@ def _load() -> None:
         _warn_of_other_version()
         return
     path = library_path()
-    if not os.path.exists(path):
+    if not Path(path).exists():
         raise ImportError(
             f"{path} is missing: the package was not built. Run "
-            "`pip install --no-build-isolation .` in its source folder, or `make build`."
+            "`pip install --no-build-isolation .` in its source folder."
         )
     try:
         torch.ops.load_library(path)  # type: ignore[no-untyped-call]  # torch leaves it unannotated

@@ -104,7 +104,7 @@ class safe_open:  # noqa: N801 (the reference's name)
     def get_tensors(self, names: list[str] | None = None) -> dict[str, torch.Tensor]:
         """Several tensors, read together; all of them, in the order of the data, by default."""
         names = self.offset_keys() if names is None else [operator_name(name) for name in names]
-        return dict(zip(names, self._call("get_tensors", names)))
+        return dict(zip(names, self._call("get_tensors", names), strict=True))
 
     def get_tensor_meta(self, name: str) -> TensorMeta:
         """What the header says of a tensor; nothing else is read."""
@@ -170,7 +170,7 @@ class SafeSlice:
         return self._gather(whole, indices)
 
     def _gather(self, whole: torch.Tensor, index: tuple[Any, ...]) -> torch.Tensor:
-        """Indexing by lists, masks and tensors: reads the rows that the first index names, and leaves the rest to torch."""
+        """Indexing by lists, masks and tensors: reads the rows that the first index names, leaves the rest to torch."""
         first, rest = index[0], index[1:]
         if _is_basic(first):
             if first is None or first is Ellipsis:

@@ -28,8 +28,10 @@ LoadModelResult load_model(const Model& model, const std::string& filename, bool
 LoadModelResult check_model(const Model& model, const std::string& filename, bool strict,
                             const std::unordered_set<std::string>& may_be_missing = {});
 
-/// Writes `model` to a file, as documented for the public `save_model`. Returns what to warn of, as SavePlan does.
-[[nodiscard]] std::string save_model(Model model, const std::string& filename, const std::optional<Metadata>& metadata,
-                bool force_contiguous, bool fsync);
+/// Writes `model` to a file, as documented for the public `save_model`. Returns what to warn of, as SavePlan
+/// does.
+[[nodiscard]] std::string save_model(Model model, const std::string& filename,
+                                     const std::optional<Metadata>& metadata, bool force_contiguous,
+                                     bool fsync);
 
 }  // namespace torch_safetensors::modules

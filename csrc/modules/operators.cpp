@@ -26,7 +26,7 @@ NameLists check_model_dict(const std::string& filename, const std::string& class
 }
 
 std::string save_model_dict(const std::string& filename, const TensorDict& tensors,
-                     const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync) {
+                            const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync) {
   return save_model({"", tensors::to_named(tensors)}, filename, metadata, force_contiguous, fsync);
 }
 

@@ -23,6 +23,6 @@ NameLists check_model_dict(const std::string& filename, const std::string& class
                            bool strict);
 
 std::string save_model_dict(const std::string& filename, const TensorDict& tensors,
-                     const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync);
+                            const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync);
 
 }  // namespace torch_safetensors::modules

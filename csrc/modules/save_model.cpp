@@ -8,7 +8,7 @@
 namespace torch_safetensors::modules {
 
 std::string save_model(Model model, const std::string& filename, const std::optional<Metadata>& metadata,
-                bool force_contiguous, bool fsync) {
+                       bool force_contiguous, bool fsync) {
   const tensors::DroppedNames dropped = tensors::find_dropped_names(model.tensors);
   std::optional<format::Metadata> pairs = tensors::to_format(metadata);
   if (!dropped.empty()) {

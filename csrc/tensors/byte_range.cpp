@@ -16,8 +16,7 @@ ByteRange byte_range(const at::Tensor& tensor) {
 
 bool has_memory(const at::Tensor& tensor) {
   return tensor.layout() == at::kStrided && !tensor.is_meta() && tensor.has_storage() &&
-         !tensor.key_set().has(c10::DispatchKey::Python) &&
-         !tensor.unsafeGetTensorImpl()->is_nested();
+         !tensor.key_set().has(c10::DispatchKey::Python) && !tensor.unsafeGetTensorImpl()->is_nested();
 }
 
 }  // namespace torch_safetensors::tensors

@@ -20,9 +20,10 @@ void check_layout(const NamedTensor& named) {
                     ", and the format holds dense tensors; call .to_dense() first");
   TORCH_CHECK_NOT_IMPLEMENTED(!tensor.is_meta(), "tensor ", in_quotes(name),
                               ": is on the meta device and has no data; load or initialise it first");
-  TORCH_CHECK_VALUE(has_memory(tensor), "tensor ", in_quotes(name),
-                    ": has no memory of its own (a FakeTensor, a nested tensor, or a subclass that wraps others); "
-                    "convert it to plain tensors first");
+  TORCH_CHECK_VALUE(
+      has_memory(tensor), "tensor ", in_quotes(name),
+      ": has no memory of its own (a FakeTensor, a nested tensor, or a subclass that wraps others); "
+      "convert it to plain tensors first");
 }
 
 void check_contiguous(const NamedTensor& named) {

@@ -12,9 +12,10 @@ enum class Overlap {
   kWrittenTwice,  ///< Each in full under its name.
 };
 
-/// Checks that the tensors can be written as they are: dense, contiguous, of a dtype of the format, with memory, and none
-/// overlapping another unless that is allowed. Throws c10 errors of the types the reference raises, naming the tensor and the way out:
-/// ValueError; NotImplementedError for the meta device; a plain Error (RuntimeError in Python) for shared memory.
+/// Checks that the tensors can be written as they are: dense, contiguous, of a dtype of the format, with
+/// memory, and none overlapping another unless that is allowed. Throws c10 errors of the types the reference
+/// raises, naming the tensor and the way out: ValueError; NotImplementedError for the meta device; a plain
+/// Error (RuntimeError in Python) for shared memory.
 void check_savable(std::span<const NamedTensor> tensors, Overlap overlap);
 
 /// The part of it that concerns one tensor's dtype.

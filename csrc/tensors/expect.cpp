@@ -34,9 +34,8 @@ void check_exact(const OpenFile& file, std::vector<std::string> names) {
     if (!std::binary_search(names.begin(), names.end(), entry.name)) {
       throw_malformed(file.source(), "tensor " + format::in_quotes(entry.name) +
                                          ": not expected: the file holds " +
-                                         std::to_string(file.header().tensors().size()) +
-                                         " tensors but " + std::to_string(names.size()) +
-                                         " are expected");
+                                         std::to_string(file.header().tensors().size()) + " tensors but " +
+                                         std::to_string(names.size()) + " are expected");
     }
   }
 }
@@ -56,10 +55,9 @@ std::tuple<std::vector<std::string>, std::vector<std::string>> signatures(const 
 
 std::vector<at::Tensor> load_expected(const std::string& filename, const std::vector<std::string>& names,
                                       at::Device device, std::string_view backend,
-                                      const std::optional<std::vector<std::string>>& expect,
-                                      bool exact) {
-  TORCH_CHECK_VALUE(!expect || expect->size() == names.size(), "expect has ",
-                    expect ? expect->size() : 0, " entries for ", names.size(), " names");
+                                      const std::optional<std::vector<std::string>>& expect, bool exact) {
+  TORCH_CHECK_VALUE(!expect || expect->size() == names.size(), "expect has ", expect ? expect->size() : 0,
+                    " entries for ", names.size(), " names");
   const OpenFile file(filename, backend);
   std::vector<const format::TensorEntry*> entries;
   entries.reserve(names.size());

@@ -9,14 +9,15 @@
 
 namespace torch_safetensors::tensors {
 
-// A graph has the dtypes and shapes of its inputs compiled in, and nothing in torch checks them again: run on a file
-// that has changed since, it would misread memory. So a traced load carries what the header must say.
+// A graph has the dtypes and shapes of its inputs compiled in, and nothing in torch checks them again: run on
+// a file that has changed since, it would misread memory. So a traced load carries what the header must say.
 
 /// Names of a file's tensors, in the order of their data, and what its header says of each, as `F32[4,16]`.
 std::tuple<std::vector<std::string>, std::vector<std::string>> signatures(const std::string& filename);
 
-/// Loads `names`. `expect` holds what the header must say of each; `exact` means that the file must hold these
-/// names and no others. Both are checked before any byte is used. Throws SafetensorError with both forms.
+/// Loads `names`. `expect` holds what the header must say of each; `exact` means that the file must hold
+/// these names and no others. Both are checked before any byte is used. Throws SafetensorError with both
+/// forms.
 std::vector<at::Tensor> load_expected(const std::string& filename, const std::vector<std::string>& names,
                                       at::Device device, std::string_view backend,
                                       const std::optional<std::vector<std::string>>& expect, bool exact);

@@ -4,8 +4,8 @@
 
 namespace torch_safetensors::tensors {
 
-/// The path that an operator's `filename` stands for. Operators carry UTF-8 only, so the Python package passes
-/// a name that is not UTF-8 as a NUL, which no path can hold, followed by its bytes in hexadecimal.
+/// The path that an operator's `filename` stands for. Operators carry UTF-8 only, so the Python package
+/// passes a name that is not UTF-8 as a NUL, which no path can hold, followed by its bytes in hexadecimal.
 /// Throws ValueError (c10) for any other name with a NUL in it.
 std::string decode_filename(const std::string& filename);
 

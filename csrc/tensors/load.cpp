@@ -49,7 +49,8 @@ std::vector<const format::TensorEntry*> all_entries(const format::Header& header
 at::Tensor alias(std::byte* data, const format::TensorEntry& entry, const TensorType& type,
                  const std::shared_ptr<at::Tensor>& owner) {
   TORCH_CHECK_VALUE(type.nbytes == 0 || is_aligned(data, type.dtype), kBytes, ": tensor ",
-                    format::in_quotes(entry.name), ": its data begins at an address that is not a multiple of ",
+                    format::in_quotes(entry.name),
+                    ": its data begins at an address that is not a multiple of ",
                     c10::elementSize(type.dtype), " bytes, so it cannot be aliased; pass copy=True");
   return tensor_over(data, type, owner);
 }
@@ -73,8 +74,7 @@ void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
 
 }  // namespace
 
-NamesAndTensors load_file_lists(const std::string& filename, at::Device device,
-                                std::string_view backend) {
+NamesAndTensors load_file_lists(const std::string& filename, at::Device device, std::string_view backend) {
   const OpenFile file(filename, backend);
   return {names_of(file.header()), file.read(all_entries(file.header()), device)};
 }
@@ -86,8 +86,8 @@ NamesAndTensors load_lists(const at::Tensor& data, at::Device device, bool copy)
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   const uint64_t header_size = parse_header_size_of(kBytes, text, text.size());
   const uint64_t data_begin = format::kPrefixSize + header_size;
-  const format::Header header = parse_header_of(
-      kBytes, text.substr(format::kPrefixSize, header_size), text.size() - data_begin);
+  const format::Header header =
+      parse_header_of(kBytes, text.substr(format::kPrefixSize, header_size), text.size() - data_begin);
   // Only to alias: a copy-on-write tensor need not be materialised to be read.
   std::byte* const writable = copy || bytes.empty() ? nullptr : writable_bytes(*buffer).data();
   std::vector<at::Tensor> tensors;

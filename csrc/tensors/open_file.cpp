@@ -51,8 +51,7 @@ OpenFile::OpenFile(const std::string& filename, std::string_view backend)
 format::Header OpenFile::read_header() {
   std::vector<char> bytes(std::min(file_.size(), kFirstRead));
   file_.read_at(0, std::as_writable_bytes(std::span(bytes)));
-  const uint64_t header_size =
-      parse_header_size_of(source_, {bytes.data(), bytes.size()}, file_.size());
+  const uint64_t header_size = parse_header_size_of(source_, {bytes.data(), bytes.size()}, file_.size());
   data_begin_ = format::kPrefixSize + header_size;
   if (const size_t had = bytes.size(); had < data_begin_) {
     bytes.resize(data_begin_);
@@ -92,21 +91,18 @@ std::vector<at::Tensor> OpenFile::read(std::span<const format::TensorEntry* cons
   return to_device(backend_ == Backend::kMmap ? read_mapped(entries) : read_copied(entries), device);
 }
 
-std::vector<at::Tensor> OpenFile::read_mapped(
-    std::span<const format::TensorEntry* const> entries) const {
+std::vector<at::Tensor> OpenFile::read_mapped(std::span<const format::TensorEntry* const> entries) const {
   const std::shared_ptr<io::Mapping> pages = mapping();
   std::vector<at::Tensor> tensors;
   tensors.reserve(entries.size());
   for (const format::TensorEntry* entry : entries) {
     const TensorType type = tensor_type(source_, *entry);
-    tensors.push_back(
-        tensor_over_or_copy(pages->bytes().data() + data_begin_ + entry->begin, type, pages));
+    tensors.push_back(tensor_over_or_copy(pages->bytes().data() + data_begin_ + entry->begin, type, pages));
   }
   return tensors;
 }
 
-std::vector<at::Tensor> OpenFile::read_copied(
-    std::span<const format::TensorEntry* const> entries) const {
+std::vector<at::Tensor> OpenFile::read_copied(std::span<const format::TensorEntry* const> entries) const {
   std::vector<at::Tensor> tensors;
   std::vector<std::span<std::byte>> destinations;
   tensors.reserve(entries.size());

@@ -49,7 +49,8 @@ class OpenFile {
   /// A contiguous part of a mapped file is not copied.
   at::Tensor read_view(const format::TensorEntry& entry, const StridedView& view, c10::Device device) const;
 
-  /// The whole of each entry's bytes into memory of the caller, which must be as large. Large amounts in parallel.
+  /// The whole of each entry's bytes into memory of the caller, which must be as large. Large amounts in
+  /// parallel.
   void read_into(std::span<const format::TensorEntry* const> entries,
                  std::span<const std::span<std::byte>> destinations) const;
 

@@ -6,8 +6,8 @@
 
 namespace torch_safetensors::tensors {
 
-/// A save in two steps, for the Python package: it asks for the size, makes one `bytes` object of it, and has that filled,
-/// where `save` would cost a second copy of everything.
+/// A save in two steps, for the Python package: it asks for the size, makes one `bytes` object of it, and has
+/// that filled, where `save` would cost a second copy of everything.
 class PythonSave : public torch::CustomClassHolder {
  public:
   PythonSave(const TensorDict& tensors, const std::optional<Metadata>& metadata)

@@ -13,15 +13,16 @@
 namespace torch_safetensors::tensors {
 namespace {
 
-/// Methods of classes bypass the dispatcher, so no mode ever sees the call; what they call inside would reach the mode,
-/// and a FakeTensor would come back where memory is expected.
+/// Methods of classes bypass the dispatcher, so no mode ever sees the call; what they call inside would reach
+/// the mode, and a FakeTensor would come back where memory is expected.
 class OutsideOfModes {
  public:
   OutsideOfModes() {
     using c10::impl::TorchDispatchModeTLS;
-    TORCH_CHECK(!TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::FAKE),
-                "SafeOpen cannot read under FakeTensorMode; use torch.ops.safetensors.load_tensor(s), which give "
-                "fake tensors");
+    TORCH_CHECK(
+        !TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::FAKE),
+        "SafeOpen cannot read under FakeTensorMode; use torch.ops.safetensors.load_tensor(s), which give "
+        "fake tensors");
   }
 
  private:
@@ -159,8 +160,8 @@ at::Tensor SafeOpen::get_slice(const std::string& name, int64_t dim, std::option
   return file_.read_view(entry, view, device_);
 }
 
-at::Tensor SafeOpen::get_view(const std::string& name, std::vector<int64_t> sizes, std::vector<int64_t> strides,
-                              int64_t offset) const {
+at::Tensor SafeOpen::get_view(const std::string& name, std::vector<int64_t> sizes,
+                              std::vector<int64_t> strides, int64_t offset) const {
   const OutsideOfModes guard;
   const format::TensorEntry& entry = file_.entry(name);
   const StridedView view{std::move(sizes), std::move(strides), offset};
@@ -169,13 +170,15 @@ at::Tensor SafeOpen::get_view(const std::string& name, std::vector<int64_t> size
   return file_.read_view(entry, view, device_);
 }
 
-void SafeOpen::load_into(const std::vector<std::string>& names, const std::vector<at::Tensor>& tensors) const {
+void SafeOpen::load_into(const std::vector<std::string>& names,
+                         const std::vector<at::Tensor>& tensors) const {
   const OutsideOfModes guard;
   for (const at::Tensor& tensor : tensors) {
     // The guard hides from torch that such a tensor has no memory, and a copy into it would write to nowhere.
-    TORCH_CHECK_VALUE(!tensor.key_set().has(c10::DispatchKey::Python), file_.source(),
-                      ": SafeOpen loads into plain tensors only, not into a FakeTensor or a subclass that runs code of "
-                      "its own; use torch.ops.safetensors.load_into");
+    TORCH_CHECK_VALUE(
+        !tensor.key_set().has(c10::DispatchKey::Python), file_.source(),
+        ": SafeOpen loads into plain tensors only, not into a FakeTensor or a subclass that runs code of "
+        "its own; use torch.ops.safetensors.load_into");
   }
   tensors::load_into(file_, names, tensors);
 }

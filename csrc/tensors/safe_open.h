@@ -11,8 +11,8 @@
 
 namespace torch_safetensors::tensors {
 
-/// `torch.classes.safetensors.SafeOpen`: a file that stays open and is read by name, for TorchScript and for the
-/// Python `safe_open`. Pickled as its arguments and opened again.
+/// `torch.classes.safetensors.SafeOpen`: a file that stays open and is read by name, for TorchScript and for
+/// the Python `safe_open`. Pickled as its arguments and opened again.
 class SafeOpen : public torch::CustomClassHolder {
  public:
   SafeOpen(std::string filename, c10::Device device, std::string backend);
@@ -43,9 +43,10 @@ class SafeOpen : public torch::CustomClassHolder {
   /// [begin, end) of the data, relative to the end of the header.
   std::vector<int64_t> get_data_offsets(const std::string& name) const;
 
-  /// `tensor[..., start:end:step, ...]` in dimension `dim`, with Python's rules for bounds; reads no more than it needs.
-  at::Tensor get_slice(const std::string& name, int64_t dim, std::optional<int64_t> start, std::optional<int64_t> end,
-                       int64_t step) const;
+  /// `tensor[..., start:end:step, ...]` in dimension `dim`, with Python's rules for bounds; reads no more
+  /// than it needs.
+  at::Tensor get_slice(const std::string& name, int64_t dim, std::optional<int64_t> start,
+                       std::optional<int64_t> end, int64_t step) const;
   /// Any other part, by torch's sizes, strides and storage offset within the tensor.
   at::Tensor get_view(const std::string& name, std::vector<int64_t> sizes, std::vector<int64_t> strides,
                       int64_t offset) const;

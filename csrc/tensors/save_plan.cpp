@@ -96,7 +96,8 @@ std::string SavePlan::write_to(const std::string& filename, bool fsync) const {
   if (file.commit(fsync) == io::Commit::kRenamed) {
     return {};
   }
-  return format::printable(path) + ": the file system cannot rename, so this save was not atomic: it was written in place";
+  return format::printable(path) +
+         ": the file system cannot rename, so this save was not atomic: it was written in place";
 }
 
 std::string save_file_quietly(const TensorDict& tensors, const std::string& filename,
@@ -142,8 +143,8 @@ int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& met
 void save_tensors(const std::string& filename, const std::vector<std::string>& names,
                   const std::vector<at::Tensor>& tensors,
                   const std::optional<std::vector<std::string>>& metadata, bool fsync) {
-  TORCH_CHECK_VALUE(names.size() == tensors.size(), "there are ", names.size(), " names for ",
-                    tensors.size(), " tensors");
+  TORCH_CHECK_VALUE(names.size() == tensors.size(), "there are ", names.size(), " names for ", tensors.size(),
+                    " tensors");
   TensorDict dict;
   for (size_t i = 0; i < names.size(); ++i) {
     TORCH_CHECK_VALUE(dict.insert(names[i], tensors[i]).second, "tensor ", format::in_quotes(names[i]),

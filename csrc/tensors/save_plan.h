@@ -15,7 +15,8 @@ namespace torch_safetensors::tensors {
 /// A save whose arguments are checked and whose header is made; what is left is to write it.
 class SavePlan {
  public:
-  /// Throws what `check_savable` throws, and ValueError (c10) for names and metadata that the format cannot hold.
+  /// Throws what `check_savable` throws, and ValueError (c10) for names and metadata that the format cannot
+  /// hold.
   SavePlan(std::vector<NamedTensor> tensors, const std::optional<format::Metadata>& metadata,
            Overlap overlap = Overlap::kRefused);
 
@@ -25,13 +26,15 @@ class SavePlan {
   /// Writes the whole file into `out`, of `size()` bytes.
   void write_to(std::span<std::byte> out) const;
 
-  /// Writes the whole file atomically (io/atomic_file.h). `filename` as operators pass it. Returns what the caller is to be
-  /// warned of: nothing, or that the file system cannot rename, so that the file was written in place.
+  /// Writes the whole file atomically (io/atomic_file.h). `filename` as operators pass it. Returns what the
+  /// caller is to be warned of: nothing, or that the file system cannot rename, so that the file was written
+  /// in place.
   [[nodiscard]] std::string write_to(const std::string& filename, bool fsync) const;
 
  private:
-  /// Calls `emit(bytes)` for the header and each tensor in the order of the file. Bytes of tensors that had to be
-  /// copied (other devices, lazy conjugates) live until emit returns, so that only one copy exists at a time.
+  /// Calls `emit(bytes)` for the header and each tensor in the order of the file. Bytes of tensors that had
+  /// to be copied (other devices, lazy conjugates) live until emit returns, so that only one copy exists at a
+  /// time.
   template <typename Emit>
   void for_each_piece(Emit emit) const;
 

@@ -55,9 +55,9 @@ TensorType tensor_type(const std::string& source, const format::TensorEntry& ent
   if (const int64_t packed = packing(entry.dtype); packed > 1) {
     // A packed tensor has at least one dimension: a single F4 does not end at a byte boundary.
     if (type.sizes.back() % packed != 0) {
-      throw_not_held(source, entry,
-                     "the last dimension must be a multiple of " + std::to_string(packed) +
-                         ", which share a byte");
+      throw_not_held(
+          source, entry,
+          "the last dimension must be a multiple of " + std::to_string(packed) + ", which share a byte");
     }
     type.sizes.back() /= packed;
   }

@@ -20,15 +20,13 @@ at::Tensor tensor_over(std::byte* data, const TensorType& type, std::shared_ptr<
       c10::StorageImpl::use_byte_size_t(), type.nbytes,
       c10::DataPtr(data, context, &release_owner, c10::Device(c10::kCPU)),
       /*allocator=*/nullptr, /*resizable=*/false);
-  at::Tensor tensor =
-      at::detail::make_tensor<c10::TensorImpl>(c10::Storage(std::move(storage)), c10::DispatchKey::CPU,
-                                               c10::scalarTypeToTypeMeta(type.dtype));
+  at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
+      c10::Storage(std::move(storage)), c10::DispatchKey::CPU, c10::scalarTypeToTypeMeta(type.dtype));
   tensor.unsafeGetTensorImpl()->set_sizes_contiguous(type.sizes);
   return tensor;
 }
 
-at::Tensor tensor_over_or_copy(std::byte* data, const TensorType& type,
-                               std::shared_ptr<void> owner) {
+at::Tensor tensor_over_or_copy(std::byte* data, const TensorType& type, std::shared_ptr<void> owner) {
   if (type.nbytes == 0 || is_aligned(data, type.dtype)) {
     return tensor_over(data, type, std::move(owner));
   }

@@ -16,8 +16,8 @@ struct TensorType {
   size_t nbytes;
 };
 
-/// A dense CPU tensor over `data`, in a storage of its own that has exactly its bytes, cannot be resized, and keeps
-/// `owner` alive.
+/// A dense CPU tensor over `data`, in a storage of its own that has exactly its bytes, cannot be resized, and
+/// keeps `owner` alive.
 at::Tensor tensor_over(std::byte* data, const TensorType& type, std::shared_ptr<void> owner);
 
 /// The same where `data` is aligned for the dtype (files place tensors at any address); otherwise a copy.

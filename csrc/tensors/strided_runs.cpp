@@ -51,8 +51,7 @@ class WindowReader {
       window_.resize(offsets_.back() + run_size_ - first);
       file_.read_at(begin_ + first, window_);
       for (size_t i = 0; i < offsets_.size(); ++i) {
-        std::memcpy(into_.data() + done_ + i * run_size_, window_.data() + (offsets_[i] - first),
-                    run_size_);
+        std::memcpy(into_.data() + done_ + i * run_size_, window_.data() + (offsets_[i] - first), run_size_);
       }
     }
     done_ += offsets_.size() * run_size_;

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+
 from torch_safetensors import load_file, load_tensor, save_file
 
 X = torch.eye(4)

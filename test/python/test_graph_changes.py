@@ -8,6 +8,7 @@ from pathlib import Path
 
 import graph_changes
 import pytest
+
 import torch_safetensors
 
 SCRIPT = Path(graph_changes.__file__)

@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch._functorch.config
 import torch._inductor.config
-import torch_safetensors
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+
+import torch_safetensors
 from torch_safetensors import SafetensorError, load_file, load_tensor, save_file
 
 ops = torch.ops.safetensors
@@ -282,7 +283,7 @@ def test_load_from_bytes_refuses_to_be_traced():
     data = ops.save({"w": X})
     with pytest.raises(RuntimeError, match="what it returns depends on the data"):
         make_fx(lambda data: ops.load(data)["w"], tracing_mode="fake")(data)
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="safetensors.load"):
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"safetensors\.load"):
         torch.compile(lambda x: ops.load(data)["w"] + x, backend="eager", fullgraph=True)(X)
     assert torch.equal(torch.compile(lambda x: ops.load(data)["w"] + x, backend="eager")(X), X + X)
 
@@ -382,7 +383,6 @@ def test_a_missing_name_is_refused_at_trace_time(path):
 def test_errors_of_a_graph_name_the_file(path):
     compiled = torch.compile(lambda x: x + load_tensor(path, "b"), backend="eager", fullgraph=True)
     compiled(X)
-    with open(path, "wb") as file:
-        file.write(b"junk")
-    with pytest.raises((RuntimeError, SafetensorError), match="weights.safetensors: header too small: 4 bytes"):
+    Path(path).write_bytes(b"junk")
+    with pytest.raises((RuntimeError, SafetensorError), match=r"weights\.safetensors: header too small: 4 bytes"):
         compiled(X)

@@ -19,11 +19,13 @@ class Module;
 
 /// Load and save tensors in the safetensors format (https://github.com/huggingface/safetensors).
 ///
-/// Errors of every function: OsError for what the operating system refuses, SafetensorError for a malformed file or
-/// a name that it does not hold, c10::ValueError for a wrong argument or a tensor that cannot be saved. All
-/// name the file, the tensor and the numbers. `filename` is a path in any encoding, without a NUL.
-/// `backend` is "mmap" (lazy, private copy-on-write pages), "pread" (read at once, in parallel, immune to later changes
-/// of the file) or "auto" (mmap on local file systems, pread on network and FUSE ones).
+/// Errors of every function: OsError for what the operating system refuses; SafetensorError for a malformed
+/// file, a name that it does not hold, or a model that it does not fit; c10::ValueError for a wrong argument
+/// or a tensor that cannot be saved. They name the tensor and the numbers, and the file where it is at fault.
+///
+/// `filename` is a path in any encoding, without a NUL. `backend` is "mmap" (lazy, private copy-on-write
+/// pages), "pread" (read at once, in parallel, immune to later changes of the file) or "auto" (mmap on local
+/// file systems, pread on network and FUSE ones).
 namespace torch_safetensors {
 
 using TensorDict = c10::Dict<std::string, at::Tensor>;
@@ -32,20 +34,19 @@ using Metadata = c10::Dict<std::string, std::string>;
 /// Version of the library, e.g. "0.1.0".
 TORCH_SAFETENSORS_API std::string version();
 
-/// All tensors of a file, in the order of their data. Each has a storage of its own of exactly its bytes, writable
-/// and not resizable; mapped tensors keep the mapping alive and never change the file. The meta device reads the header alone.
+/// All tensors of a file, in the order of their data. Each has a storage of its own of exactly its bytes,
+/// writable and not resizable; mapped tensors keep the mapping alive and never change the file. The meta
+/// device reads the header alone.
 TORCH_SAFETENSORS_API TensorDict load_file(const std::string& filename, at::Device device = at::kCPU,
                                            std::string_view backend = "auto");
 
 /// The same from memory: `data` is a 1-D uint8 tensor with the bytes of a file. With `copy` false the tensors
 /// alias `data`, on the CPU, and keep it alive.
-TORCH_SAFETENSORS_API TensorDict load(const at::Tensor& data, at::Device device = at::kCPU,
-                                      bool copy = true);
+TORCH_SAFETENSORS_API TensorDict load(const at::Tensor& data, at::Device device = at::kCPU, bool copy = true);
 
 /// One tensor of a file.
 TORCH_SAFETENSORS_API at::Tensor load_tensor(const std::string& filename, std::string_view name,
-                                             at::Device device = at::kCPU,
-                                             std::string_view backend = "auto");
+                                             at::Device device = at::kCPU, std::string_view backend = "auto");
 
 /// Some tensors of a file, in the order of `names`.
 TORCH_SAFETENSORS_API std::vector<at::Tensor> load_tensors(const std::string& filename,
@@ -58,8 +59,9 @@ TORCH_SAFETENSORS_API std::vector<at::Tensor> load_tensors(const std::string& fi
 TORCH_SAFETENSORS_API void load_into(const std::string& filename, std::string_view name,
                                      const at::Tensor& out);
 
-/// Writes `tensors` (dense, contiguous, on any device) to a file, byte for byte as the reference does; the file
-/// appears under its name only when it is whole. `fsync` also makes it durable. Nothing is written if an argument is wrong.
+/// Writes `tensors` (dense, contiguous, on any device) to a file, byte for byte as the reference does; the
+/// file appears under its name only when it is whole. `fsync` also makes it durable. Nothing is written if an
+/// argument is wrong.
 TORCH_SAFETENSORS_API void save_file(const TensorDict& tensors, const std::string& filename,
                                      const std::optional<Metadata>& metadata = std::nullopt,
                                      bool fsync = false);
@@ -74,22 +76,24 @@ TORCH_SAFETENSORS_API std::vector<std::string> keys(const std::string& filename)
 /// The `__metadata__` of a file, sorted by key; empty where it has none.
 TORCH_SAFETENSORS_API Metadata metadata(const std::string& filename);
 
-/// Names that `load_model` did not find in the file, and names of the file that the model does not have; both sorted.
+/// Names that `load_model` did not find in the file, and names of the file that the model does not have; both
+/// sorted.
 struct LoadModelResult {
   std::vector<std::string> missing;
   std::vector<std::string> unexpected;
 };
 
-/// Reads a file into the parameters and buffers of a model, in place. Names and shapes are checked before anything is
-/// written: a model that is refused (SafetensorError) is unchanged. `strict` false forgives names, never shapes. Other dtypes
-/// are converted as `copy_` does. Tensors that share storage need one of their names in the file.
+/// Reads a file into the parameters and buffers of a model, in place. Names and shapes are checked before
+/// anything is written: a model that is refused (SafetensorError) is unchanged. `strict` false forgives
+/// names, never shapes. Other dtypes are converted as `copy_` does. Tensors that share storage need one of
+/// their names in the file.
 TORCH_SAFETENSORS_API LoadModelResult load_model(torch::jit::Module& model, const std::string& filename,
                                                  bool strict = true, std::string_view backend = "auto");
 TORCH_SAFETENSORS_API LoadModelResult load_model(torch::nn::Module& model, const std::string& filename,
                                                  bool strict = true, std::string_view backend = "auto");
 
-/// Writes the parameters and buffers of a model. Names of one tensor are written once, with `dropped -> kept` in the
-/// metadata; what else shares storage is written in full under each name.
+/// Writes the parameters and buffers of a model. Names of one tensor are written once, with `dropped -> kept`
+/// in the metadata; what else shares storage is written in full under each name.
 TORCH_SAFETENSORS_API void save_model(const torch::jit::Module& model, const std::string& filename,
                                       const std::optional<Metadata>& metadata = std::nullopt,
                                       bool force_contiguous = true, bool fsync = false);
