@@ -40,7 +40,7 @@ format::SerializedHeader make_header(std::span<const NamedTensor> tensors,
     return format::serialize_header(specs, metadata ? &*metadata : nullptr);
   } catch (const SafetensorError& error) {
     // What a file cannot hold is here an argument that is wrong.
-    TORCH_CHECK_VALUE(false, error.what());
+    C10_THROW_ERROR(ValueError, error.what());
   }
 }
 
