@@ -186,8 +186,25 @@ def _fake_save(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None
     return torch.empty(size, dtype=torch.uint8, device="cpu")
 
 
-def _fake_nothing(*_args: Any, **_kwargs: Any) -> None:
-    return None
+# torch also calls fake kernels for real tensors on meta, in eager code. What eager code refuses must not become a
+# call that does nothing. A fake tensor's device is that of the tensor it stands for.
+
+
+def _fake_save_tensors(_filename: str, names: list[str], tensors: list[torch.Tensor], *_: Any, **__: Any) -> None:
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor.device.type == "meta":
+            raise NotImplementedError(
+                f"tensor {name!r}: is on the meta device and has no data; load or initialise it first"
+            )
+
+
+def _fake_save_file(tensors: dict[str, torch.Tensor], filename: str, *_: Any, **__: Any) -> None:
+    _fake_save_tensors(filename, list(tensors), list(tensors.values()))
+
+
+def _fake_load_into(filename: str, name: str, out: torch.Tensor) -> None:
+    if out.device.type == "meta":
+        raise ValueError(f"{filename}: tensor {name!r}: is on the meta device and has no memory to load into")
 
 
 def _fake_keys(filename: str) -> list[str]:
@@ -216,10 +233,10 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "_save_model": _leaves_the_graph("_save_model", _EAGER_ONLY),
     "load_tensor": _fake_load_tensor,
     "load_tensors": _fake_load_tensors,
-    "load_into": _fake_nothing,
+    "load_into": _fake_load_into,
     "save": _fake_save,
-    "save_file": _fake_nothing,
-    "save_tensors": _fake_nothing,
+    "save_file": _fake_save_file,
+    "save_tensors": _fake_save_tensors,
     "keys": _fake_keys,
     "metadata": _fake_metadata,
 }

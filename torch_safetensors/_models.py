@@ -153,7 +153,6 @@ def _is_plain_tensor(tensor: object) -> bool:
         isinstance(tensor, torch.Tensor)
         and type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
         and tensor.layout is torch.strided
-        and not is_lazy(tensor)
     )
 
 

@@ -34,8 +34,8 @@ struct IdentityLess {
 /// Tensors, all names of one being the same.
 using TensorSet = std::set<at::Tensor, IdentityLess>;
 
-/// Memory of a model that a file fills: sorted, disjoint ranges by storage. Strided tensors fill no range,
-/// and empty ones none either, but both fill themselves under their other names.
+/// Memory of a model that a file fills: sorted, disjoint ranges by storage. A tensor with gaps or without
+/// elements fills no range, but itself under its other names.
 class FilledMemory {
  public:
   explicit FilledMemory(std::span<const Target> targets) {

@@ -121,6 +121,16 @@ def test_frozen_parameters_stay_frozen(tmp_path: Path) -> None:
     assert model.decoder.weight.requires_grad
 
 
+def test_frozen_parameters_may_be_of_any_dtype(tmp_path: Path) -> None:
+    def make() -> nn.Module:
+        return Tensors(a=nn.Parameter(torch.tensor([1, 2], dtype=torch.int8), requires_grad=False))
+
+    ts.save_model(make(), tmp_path / "m")
+    model = on_meta(make)
+    assert ts.load_model(model, tmp_path / "m", assign=True) == ([], [])
+    assert model.a.tolist() == [1, 2]
+
+
 def test_writing_to_the_model_does_not_change_the_file(tmp_path: Path) -> None:
     ts.save_model(Tied(), tmp_path / "m")
     content = (tmp_path / "m").read_bytes()
@@ -145,6 +155,10 @@ def test_one_element_becomes_a_scalar_as_in_torch(tmp_path: Path) -> None:
     assert (model.a.item(), model.b.item(), model.a.shape, model.b.shape) == (2.5, 4, (), ())
     assert isinstance(model.a, nn.Parameter)
     assert model.a.is_leaf
+    tie = nn.Parameter(torch.tensor(0.0))
+    model = Tensors(a=tie, tie=tie, b=torch.tensor(0))
+    assert ts.load_model(model, tmp_path / "m", assign=True) == ([], [])
+    assert model.a is model.tie
 
 
 def test_batch_norm_without_its_counter(tmp_path: Path) -> None:

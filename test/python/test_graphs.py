@@ -351,6 +351,17 @@ class TestFakeTensors:
             save_file({"x": fake}, out)
 
 
+def test_meta_tensors_are_refused_and_not_passed_over(path, out, tmp_path):
+    meta = torch.empty(4, 4, device="meta")
+    with pytest.raises(NotImplementedError, match="tensor 'x': is on the meta device"):
+        ops.save_tensors(out, ["x"], [meta])
+    with pytest.raises(NotImplementedError, match="tensor 'x': is on the meta device"):
+        ops.save_file({"x": meta}, out)
+    with pytest.raises(ValueError, match="tensor 'w': is on the meta device"):
+        ops.load_into(path, "w", meta)
+    assert not Path(out).exists()
+
+
 @pytest.mark.parametrize("name", ["load_tensor", "load_tensors", "load_into", "save_tensors"])
 def test_opcheck(name, path, out):
     arguments = {

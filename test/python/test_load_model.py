@@ -358,6 +358,32 @@ def test_views_that_overlap_are_written_in_the_order_of_the_file(tmp_path: Path)
         assert base.tolist() == [1, 1, 2, 2, 2, 2]
 
 
+def test_also_where_one_of_them_is_converted(tmp_path: Path) -> None:
+    base = torch.zeros(6)
+    ts.save_file({"a": torch.full((4,), 1.0, dtype=torch.float64), "b": torch.full((4,), 2.0)}, tmp_path / "m")
+    assert ts.load_model(Tensors(a=base[:4], b=base[2:]), tmp_path / "m") == ([], [])
+    assert base.tolist() == [1, 1, 2, 2, 2, 2]
+
+
+def test_lazy_views_get_the_values_and_not_the_bytes(tmp_path: Path) -> None:
+    values = torch.tensor([1 + 2j, 3 - 4j])
+    ts.save_file({"a": values, "b": values.imag.clone()}, tmp_path / "m")
+    conjugate, negative = torch.zeros(2, dtype=torch.complex64), torch.zeros(2)
+    model = Tensors(a=conjugate.conj(), b=torch._neg_view(negative))
+    assert ts.load_model(model, tmp_path / "m") == ([], [])
+    assert torch.equal(conjugate, values.conj())
+    assert torch.equal(negative, -values.imag)
+
+
+def test_an_empty_tensor_is_missing_unless_it_is_there_under_another_name(tmp_path: Path) -> None:
+    base = torch.rand(4)
+    ts.save_file({"full": torch.zeros(4), "none": torch.zeros(0)}, tmp_path / "m")
+    assert ts.load_model(Tensors(full=base, none=base[:0], tie=base[:0]), tmp_path / "m") == ([], [])
+    for other in base[2:2], torch.rand(0):
+        model = Tensors(full=base, none=base[:0], other=other)
+        assert ts.load_model(model, tmp_path / "m", strict=False) == (["other"], [])
+
+
 # --- what copy_ would check -------------------------------------------------------------------------
 
 

@@ -70,6 +70,21 @@ class ExtraState(nn.Linear):
         self.step = state
 
 
+class ReportsMore(nn.Linear):
+    """Extra state that is for reading only."""
+
+    def get_extra_state(self) -> torch.Tensor:
+        return self.weight.detach()
+
+
+class Counting(nn.Linear):
+    """Overrides what users call, and nothing else."""
+
+    def load_state_dict(self, *args, **kwargs):
+        self.loads = getattr(self, "loads", 0) + 1
+        return super().load_state_dict(*args, **kwargs)
+
+
 class OldStyle(nn.Linear):
     """Overrides the public methods in the form they had for long."""
 
@@ -162,6 +177,33 @@ def test_what_only_saving_adds_is_not_written_to(tmp_path: Path) -> None:
     assert torch.equal(theirs.weight, model.weight)
     with pytest.raises(SafetensorError, match=r'Unexpected key\(s\) in state_dict: "norm"'):
         ts.load_model(theirs, tmp_path / "m")
+
+
+def test_extra_state_for_reading_only_is_not_written_to(tmp_path: Path) -> None:
+    state = {"weight": torch.rand(2, 3), "bias": torch.rand(2), "_extra_state": torch.zeros(2, 3)}
+    ts.save_file(state, tmp_path / "m")
+    model = ReportsMore(3, 2)
+    assert ts.load_model(model, tmp_path / "m", strict=False)[0] == []
+    assert torch.equal(model.weight, state["weight"])
+
+
+def test_an_override_of_load_state_dict_is_called(tmp_path: Path) -> None:
+    model = Counting(3, 2)
+    ts.save_model(model, tmp_path / "m")
+    assert ts.load_model(model, tmp_path / "m") == ([], [])
+    assert model.loads == 1
+
+
+def test_names_are_those_that_the_module_loads_and_not_those_it_saves(tmp_path: Path) -> None:
+    model = nn.Linear(3, 2)
+
+    def rename(module, state, prefix, local_metadata) -> None:
+        state["renamed"] = state.pop("weight")
+
+    model.register_state_dict_post_hook(rename)
+    ts.save_file({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}, tmp_path / "m")
+    assert ts.load_model(model, tmp_path / "m") == ([], [])
+    assert torch.equal(model.weight, torch.zeros(2, 3))
 
 
 def test_hooks_run_once_with_the_file_s_tensors(tmp_path: Path) -> None:
