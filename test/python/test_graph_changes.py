@@ -8,6 +8,7 @@ from pathlib import Path
 
 import graph_changes
 import pytest
+import torch
 
 import torch_safetensors
 
@@ -43,13 +44,18 @@ def outcomes(request, tmp_path_factory):
     command = [sys.executable, SCRIPT, folder, request.param]
     result = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    return json.loads(result.stdout), result.stderr
 
 
 @pytest.mark.parametrize("change", MESSAGES)
 def test_a_changed_file_raises(change, outcomes):
-    outcome, status = outcomes[change]
+    results, printed = outcomes
+    outcome, status = results[change]
     assert status == 0
     for name, message in zip(("whole", "one"), MESSAGES[change], strict=True):
         expected = f"{name}: ran" if message is None else f"weights.safetensors: {message}"
-        assert any(line.startswith(name) and expected in line for line in outcome.splitlines()), outcome
+        line = next(line for line in outcome.splitlines() if line.startswith(name))
+        if "API call failed" in line and torch.__version__ < "2.13":
+            assert expected in printed  # docs/limits.md: older packages print the message and raise another
+        else:
+            assert expected in line
