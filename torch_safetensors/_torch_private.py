@@ -30,7 +30,7 @@ except ImportError as error:
         "read stale files. Use torch 2.11 to 2.13"
     ) from error
 
-#: Releases of torch that the whole test suite passed with.
+#: Releases of torch that the Python tests passed with.
 TRIED_WITH = ("2.11", "2.13")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
