@@ -17,15 +17,6 @@ using NamesAndTensors = std::tuple<std::vector<std::string>, std::vector<at::Ten
 /// What stands for a path in errors about a buffer.
 const std::string kBytes = "bytes";
 
-std::vector<std::string> names_of(const format::Header& header) {
-  std::vector<std::string> names;
-  names.reserve(header.tensors().size());
-  for (const format::TensorEntry& entry : header.tensors()) {
-    names.emplace_back(entry.name);
-  }
-  return names;
-}
-
 TensorDict to_dict(NamesAndTensors lists) {
   auto& [names, tensors] = lists;
   TensorDict dict;
@@ -73,6 +64,25 @@ void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
 }
 
 }  // namespace
+
+std::vector<std::string> names_of(const format::Header& header) {
+  std::vector<std::string> names;
+  names.reserve(header.tensors().size());
+  for (const format::TensorEntry& entry : header.tensors()) {
+    names.emplace_back(entry.name);
+  }
+  return names;
+}
+
+Metadata metadata_of(const format::Header& header) {
+  Metadata result;
+  if (header.metadata()) {
+    for (const auto& [key, value] : *header.metadata()) {
+      result.insert(key, value);
+    }
+  }
+  return result;
+}
 
 NamesAndTensors load_file_lists(const std::string& filename, at::Device device, std::string_view backend) {
   const OpenFile file(filename, backend);
@@ -123,12 +133,7 @@ std::vector<std::string> keys(const std::string& filename) {
 }
 
 Metadata metadata(const std::string& filename) {
-  Metadata result;
-  const tensors::OpenFile file(filename, "auto");
-  for (const auto& [key, value] : file.header().metadata().value_or(format::Metadata())) {
-    result.insert(key, value);
-  }
-  return result;
+  return tensors::metadata_of(tensors::OpenFile(filename, "auto").header());
 }
 
 }  // namespace torch_safetensors

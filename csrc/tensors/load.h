@@ -4,6 +4,7 @@
 #include <tuple>
 #include <vector>
 
+#include "format/header.h"
 #include "torch_safetensors/torch_safetensors.h"
 
 namespace torch_safetensors::tensors {
@@ -16,5 +17,11 @@ std::tuple<std::vector<std::string>, std::vector<at::Tensor>> load_file_lists(co
 /// The same for `load`.
 std::tuple<std::vector<std::string>, std::vector<at::Tensor>> load_lists(const at::Tensor& data,
                                                                          at::Device device, bool copy);
+
+/// The names of the tensors, in the order of the data.
+std::vector<std::string> names_of(const format::Header& header);
+
+/// The metadata as operators return it; empty where the header has none.
+Metadata metadata_of(const format::Header& header);
 
 }  // namespace torch_safetensors::tensors

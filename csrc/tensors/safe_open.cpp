@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "format/text.h"
+#include "tensors/load.h"
 #include "tensors/source.h"
 #include "tensors/write_into.h"
 
@@ -81,13 +82,7 @@ c10::intrusive_ptr<SafeOpen> SafeOpen::reopen(const Arguments& arguments) {
   return c10::make_intrusive<SafeOpen>(filename, c10::Device(device), backend);
 }
 
-std::vector<std::string> SafeOpen::keys() const {
-  std::vector<std::string> names;
-  for (const format::TensorEntry& entry : file_.header().tensors()) {
-    names.emplace_back(entry.name);
-  }
-  return names;
-}
+std::vector<std::string> SafeOpen::keys() const { return names_of(file_.header()); }
 
 std::vector<std::string> SafeOpen::sorted_keys() const {
   std::vector<std::string> names;
@@ -101,13 +96,7 @@ bool SafeOpen::contains(const std::string& name) const { return file_.header().f
 
 bool SafeOpen::has_metadata() const { return file_.header().metadata().has_value(); }
 
-Metadata SafeOpen::metadata() const {
-  Metadata result;
-  for (const auto& [key, value] : file_.header().metadata().value_or(format::Metadata())) {
-    result.insert(key, value);
-  }
-  return result;
-}
+Metadata SafeOpen::metadata() const { return metadata_of(file_.header()); }
 
 at::Tensor SafeOpen::get_tensor(const std::string& name) const {
   const OutsideOfModes guard;
