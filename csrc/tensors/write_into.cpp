@@ -89,20 +89,20 @@ void write_into(const OpenFile& file, std::span<const Target> targets) {
   const std::vector<bool> shared = overlapping(targets);
   std::vector<const format::TensorEntry*> entries;
   std::vector<std::span<std::byte>> destinations;
+  std::vector<Target> copied;
   for (size_t i = 0; i < targets.size(); ++i) {
     const auto& [entry, out] = targets[i];
     if (!shared[i] && is_direct(out, tensor_type(file.source(), *entry).dtype)) {
       entries.push_back(entry);
       destinations.push_back(writable_bytes(out));
       out.unsafeGetTensorImpl()->bump_version();
+    } else {
+      copied.push_back(targets[i]);
     }
   }
   file.read_into(entries, destinations);
-  for (size_t i = 0; i < targets.size(); ++i) {
-    const auto& [entry, out] = targets[i];
-    if (shared[i] || !is_direct(out, tensor_type(file.source(), *entry).dtype)) {
-      out.copy_(file.read(*entry, at::kCPU).view(out.sizes()));
-    }
+  for (const auto& [entry, out] : copied) {
+    out.copy_(file.read(*entry, at::kCPU).view(out.sizes()));
   }
 }
 
