@@ -3,6 +3,7 @@
 #include "modules/operators.h"
 #include "tensors/expect.h"
 #include "tensors/load.h"
+#include "tensors/python_load.h"
 #include "tensors/python_save.h"
 #include "tensors/safe_open.h"
 #include "tensors/save_plan.h"
@@ -86,10 +87,15 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
   // For the Python package alone.
   define(m, touches_files("_version() -> str"), TORCH_FN(version));
   define(m, touches_files("_signatures(str filename) -> (str[], str[])"), TORCH_FN(tensors::signatures));
-  define(m, touches_files("_load_file(str filename, Device device, str backend) -> (str[], Tensor[])"),
-         TORCH_FN(tensors::load_file_lists));
-  define(m, touches_files("_load(Tensor data, Device device, bool copy) -> (str[], Tensor[])"),
-         TORCH_FN(tensors::load_lists));
+  m.class_<tensors::PythonLoad>("_PythonLoad").def("take", &tensors::PythonLoad::take);
+  define(m,
+         touches_files("_load_file(str filename, Device device, str backend) -> "
+                       "(str[], Tensor[], __torch__.torch.classes.safetensors._PythonLoad?)"),
+         TORCH_FN(tensors::python_load_file));
+  define(m,
+         touches_files("_load(Tensor data, Device device, bool copy) -> "
+                       "(str[], Tensor[], __torch__.torch.classes.safetensors._PythonLoad?)"),
+         TORCH_FN(tensors::python_load));
   define(m, touches_files("_saved_size(Dict(str, Tensor) tensors, Dict(str, str)? metadata) -> int"),
          TORCH_FN(tensors::saved_size));
   define(m,

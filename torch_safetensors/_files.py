@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -19,6 +20,7 @@ from ._arguments import (
 )
 from ._buffers import Buffer, as_tensor, new_bytes
 from ._errors import translate
+from ._gc import gc_paused
 
 __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 
@@ -51,10 +53,9 @@ def load_file(filename: PathLike, device: DeviceLike = "cpu", *, backend: str = 
         return _graphs.load_file(filename, device, backend=backend)
     arguments = operator_filename(filename), operator_device(device)
     try:
-        names, tensors = _ops._load_file(*arguments, backend)
+        return _to_dict(*_ops._load_file(*arguments, backend))
     except RuntimeError as error:
         raise translate(error, filename) from None
-    return dict(zip(names, tensors, strict=True))
 
 
 def load(data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True) -> dict[str, torch.Tensor]:
@@ -75,10 +76,16 @@ def load(data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True) -> dict
     """
     try:
         with as_tensor(data, writable=not copy) as tensor:
-            names, tensors = _ops._load(tensor, operator_device(device), copy)
+            return _to_dict(*_ops._load(tensor, operator_device(device), copy))
     except RuntimeError as error:
         raise translate(error) from None
-    return dict(zip(names, tensors, strict=True))
+
+
+def _to_dict(names: list[str], tensors: list[torch.Tensor], many: Any) -> dict[str, torch.Tensor]:
+    if many is None:
+        return dict(zip(names, tensors, strict=True))
+    with gc_paused():
+        return dict(zip(*many.take(), strict=True))
 
 
 def load_tensor(filename: PathLike, name: str, device: DeviceLike = "cpu", *, backend: str = "auto") -> torch.Tensor:

@@ -130,28 +130,35 @@ _METHODS = ("state_dict", "_save_to_state_dict", "get_extra_state", "set_extra_s
 
 def _is_plain(model: torch.nn.Module, state: _State) -> bool:
     """True if ``load_state_dict`` would do nothing but copy tensors into place."""
+    modules = list(model.modules())
     return (
         type(model).load_state_dict is torch.nn.Module.load_state_dict
-        and all(map(_is_plain_module, model.modules()))
+        and all(map(_is_plain_class, set(map(type, modules))))
+        and not any(map(_has_hooks, modules))
         and all(map(_is_plain_tensor, state.values()))
     )
 
 
-def _is_plain_module(module: torch.nn.Module) -> bool:
-    cls = type(module)
+def _is_plain_class(cls: type[torch.nn.Module]) -> bool:
     return (
         # _NormBase only forgives files older than num_batches_tracked: see _may_be_missing.
         cls._load_from_state_dict in (torch.nn.Module._load_from_state_dict, _NormBase._load_from_state_dict)
         and all(getattr(cls, method) is getattr(torch.nn.Module, method) for method in _METHODS)
-        and not any(getattr(module, hooks, None) for hooks in _HOOKS)
     )
+
+
+def _has_hooks(module: torch.nn.Module) -> bool:
+    return any(getattr(module, hooks, None) for hooks in _HOOKS)
 
 
 def _is_plain_tensor(tensor: object) -> bool:
     """False for subclasses that define what a copy means, and for memory that cannot be written directly."""
     return (
         isinstance(tensor, torch.Tensor)
-        and type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+        and (
+            type(tensor) is torch.nn.Parameter  # nearly always
+            or type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+        )
         and tensor.layout is torch.strided
     )
 

@@ -14,6 +14,8 @@ from ._errors import SafetensorError, translate
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
 
+_SafeOpen = torch.classes.safetensors.SafeOpen
+
 
 class TensorMeta(NamedTuple):
     """What a header says of a tensor."""
@@ -59,7 +61,7 @@ class safe_open:  # noqa: N801 (the reference's name)
         self._filename = filename
         self._device = operator_device(device)
         try:
-            self._file = torch.classes.safetensors.SafeOpen(operator_filename(filename), self._device, backend)
+            self._file = _SafeOpen(operator_filename(filename), self._device, backend)
         except RuntimeError as error:
             raise translate(error, filename) from None
 
@@ -113,8 +115,7 @@ class safe_open:  # noqa: N801 (the reference's name)
 
     def get_slice(self, name: str) -> SafeSlice:
         """A tensor of which parts can be read, with torch's indexing."""
-        self._call("get_shape", operator_name(name))
-        return SafeSlice(self._file, self._filename, name)
+        return SafeSlice(self._file, self._filename, name, self._call("get_shape", operator_name(name)))
 
     def __len__(self) -> int:
         return len(self.offset_keys())
@@ -139,15 +140,15 @@ class SafeSlice:
     Indexing follows torch's rules and reads only the bytes it needs. It holds the file open.
     """
 
-    def __init__(self, file: Any, filename: PathLike, name: str) -> None:
+    def __init__(self, file: Any, filename: PathLike, name: str, shape: list[int]) -> None:
         self._file = file
         self._filename = filename
         self._name = name
+        self._shape = shape
 
     def get_shape(self) -> list[int]:
         """As the header has it: for F4 the last dimension counts elements, twice torch's."""
-        shape: list[int] = self._call("get_shape")
-        return shape
+        return list(self._shape)
 
     def get_dtype(self) -> str:
         """The format's name, e.g. ``"F32"``."""
@@ -160,6 +161,9 @@ class SafeSlice:
         Raises:
             IndexError, ValueError, TypeError: as torch raises them for ``tensor[index]``.
         """
+        if type(index) is slice and self._shape and _is_forward(index):
+            rows: torch.Tensor = self._call("get_slice", 0, index.start, index.stop, index.step or 1)
+            return rows
         # Without data: torch's own indexing of it says which elements are wanted.
         whole: torch.Tensor = self._call("_get_meta")
         if _is_list_of_indices(index):
@@ -217,6 +221,16 @@ class SafeSlice:
 
 #: uint8 is what torch had for masks before bool.
 _MASKS = (torch.bool, torch.uint8)
+
+
+def _is_forward(index: slice) -> bool:
+    """True for a slice that the operator takes as it is: of plain, small numbers, in the order of the data."""
+    return all(
+        bound is None or (type(bound) is int and -_INT64 <= bound < _INT64) for bound in (index.start, index.stop)
+    ) and (index.step is None or (type(index.step) is int and 0 < index.step < _INT64))
+
+
+_INT64 = 2**63
 
 
 def _is_list_of_indices(index: Any) -> bool:

@@ -53,30 +53,39 @@ int64_t try_page(uintptr_t page, volatile std::byte* touched) {
   return kSmallPagesTime - (cost_so_far() - start);
 }
 
-/// The number of huge pages that begin before `address`, counted from `origin`.
-size_t pages_before(uintptr_t address, uintptr_t origin) {
-  return address <= origin ? 0 : (address - origin + kHugePage - 1) / kHugePage;
-}
-
 }  // namespace
 
-HugePages::HugePages(std::span<std::byte> memory) : credit_(kInitialCredit) {
-  if (memory.size() >= kMinMemory) {
-    const auto address = reinterpret_cast<uintptr_t>(memory.data());
-    begin_ = (address + kHugePage - 1) / kHugePage * kHugePage;
-    pages_ = std::vector<std::atomic<bool>>((address + memory.size() - begin_) / kHugePage);
+HugePages::HugePages(std::span<const std::span<std::byte>> memories) : credit_(kInitialCredit) {
+  size_t count = 0;
+  for (const std::span<std::byte> memory : memories) {
+    if (memory.size() >= kMinMemory) {
+      const auto address = reinterpret_cast<uintptr_t>(memory.data());
+      const uintptr_t begin = (address + kHugePage - 1) / kHugePage * kHugePage;
+      areas_.push_back({begin, (address + memory.size() - begin) / kHugePage, count});
+      count += areas_.back().count;
+    }
   }
+  std::sort(areas_.begin(), areas_.end(), [](const Area& a, const Area& b) { return a.begin < b.begin; });
+  pages_ = std::vector<std::atomic<bool>>(count);
 }
 
 void HugePages::prepare(std::span<std::byte> part) {
   const auto address = reinterpret_cast<uintptr_t>(part.data());
-  const size_t end = std::min(pages_.size(), pages_before(address + part.size(), begin_));
-  for (size_t i = address <= begin_ ? 0 : (address - begin_) / kHugePage; i < end; ++i) {
+  const uintptr_t part_end = address + part.size();
+  // The last one that begins before the part ends is the one the part lies in, if any is.
+  const auto after = std::lower_bound(areas_.begin(), areas_.end(), part_end,
+                                      [](const Area& area, uintptr_t end) { return area.begin < end; });
+  if (after == areas_.begin()) {
+    return;
+  }
+  const Area& area = *std::prev(after);
+  const size_t end = std::min(area.count, (part_end - area.begin + kHugePage - 1) / kHugePage);
+  for (size_t i = address <= area.begin ? 0 : (address - area.begin) / kHugePage; i < end; ++i) {
     if (credit_.load(std::memory_order_relaxed) < 0) {
       return;
     }
-    if (!pages_[i].exchange(true, std::memory_order_relaxed)) {
-      const uintptr_t page = begin_ + i * kHugePage;
+    if (!pages_[area.first + i].exchange(true, std::memory_order_relaxed)) {
+      const uintptr_t page = area.begin + i * kHugePage;
       // Touched in the part: what else lies in the page may be another thread's.
       const int64_t saved = try_page(page, reinterpret_cast<volatile std::byte*>(std::max(page, address)));
       credit_ = std::min(credit_ + saved, kMaxCredit);

@@ -15,15 +15,23 @@ namespace torch_safetensors::io {
 /// than small pages would have.
 class HugePages {
  public:
-  /// `memory` is what the parts will lie in. It is left alone where it is small.
-  explicit HugePages(std::span<std::byte> memory);
+  /// `memories` is what the parts will lie in, each in one of them. Small ones are left alone.
+  explicit HugePages(std::span<const std::span<std::byte>> memories);
+  explicit HugePages(std::span<std::byte> memory) : HugePages({&memory, 1}) {}
 
   /// To be called before a part is written for the first time, by several threads at once if they like. What
   /// the part holds is lost.
   void prepare(std::span<std::byte> part);
 
  private:
-  uintptr_t begin_ = 0;                   // of the whole huge pages in the memory
+  /// The whole huge pages in a memory.
+  struct Area {
+    uintptr_t begin;
+    size_t count;
+    size_t first;  // among all
+  };
+
+  std::vector<Area> areas_;               // sorted
   std::vector<std::atomic<bool>> pages_;  // true: asked for already
   std::atomic<int64_t> credit_;           // nanoseconds that they may still lose
 };

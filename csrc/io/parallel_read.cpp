@@ -78,12 +78,16 @@ std::vector<Position> cut(std::span<const ReadRange> ranges, size_t item_size) {
   return items;
 }
 
-void read_item(const File& file, std::span<const ReadRange> ranges, Position at, size_t size) {
+void read_item(const File& file, std::span<const ReadRange> ranges, Position at, size_t size,
+               HugePages* fresh) {
   Batch batch(file);
   while (size > 0 && at.range < ranges.size()) {
     const ReadRange& range = ranges[at.range];
     const auto rest = range.into.subspan(at.skipped);
     const auto part = rest.first(std::min(rest.size(), size));
+    if (fresh != nullptr) {
+      fresh->prepare(part);
+    }
     batch.add(range.offset + at.skipped, part);
     size -= part.size();
     at = {at.range + 1, 0};
@@ -91,34 +95,35 @@ void read_item(const File& file, std::span<const ReadRange> ranges, Position at,
   batch.flush();
 }
 
-void read_in_order(const File& file, std::span<const ReadRange> ranges) {
+void read_in_order(const File& file, std::span<const ReadRange> ranges, HugePages* fresh) {
   size_t total = 0;
   for (const ReadRange& range : ranges) {
     total += range.into.size();
   }
   if (total < kMinForThreads) {
-    read_item(file, ranges, {0, 0}, total);
+    read_item(file, ranges, {0, 0}, total, fresh);
     return;
   }
   const size_t cores = std::max(1U, std::thread::hardware_concurrency());
   const size_t threads = std::min(cores, kMaxThreads);
   const size_t item_size = std::clamp(total / (4 * threads), kMinItem, kMaxItem);
   const std::vector<Position> items = cut(ranges, item_size);
-  run_parallel(items.size(), threads, [&](size_t item) { read_item(file, ranges, items[item], item_size); });
+  run_parallel(items.size(), threads,
+               [&](size_t item) { read_item(file, ranges, items[item], item_size, fresh); });
 }
 
 }  // namespace
 
-void read_ranges(const File& file, std::span<const ReadRange> ranges) {
+void read_ranges(const File& file, std::span<const ReadRange> ranges, HugePages* fresh) {
   const auto by_offset = [](const ReadRange& a, const ReadRange& b) { return a.offset < b.offset; };
   if (std::is_sorted(ranges.begin(), ranges.end(), by_offset)) {
-    read_in_order(file, ranges);
+    read_in_order(file, ranges, fresh);
     return;
   }
   // Names are asked for in any order; in the file's, neighbours share a system call, and disks read ahead.
   std::vector<ReadRange> sorted(ranges.begin(), ranges.end());
   std::sort(sorted.begin(), sorted.end(), by_offset);
-  read_in_order(file, sorted);
+  read_in_order(file, sorted, fresh);
 }
 
 }  // namespace torch_safetensors::io

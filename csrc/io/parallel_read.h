@@ -5,6 +5,7 @@
 #include <span>
 
 #include "io/file.h"
+#include "io/huge_pages.h"
 
 namespace torch_safetensors::io {
 
@@ -15,7 +16,8 @@ struct ReadRange {
 };
 
 /// Reads all ranges, large amounts with several threads of its own that end before it returns (a pool
-/// would not survive fork). Throws the first error after all threads have ended.
-void read_ranges(const File& file, std::span<const ReadRange> ranges);
+/// would not survive fork). Throws the first error after all threads have ended. `fresh` says that what is
+/// written to lies in memory not touched before.
+void read_ranges(const File& file, std::span<const ReadRange> ranges, HugePages* fresh = nullptr);
 
 }  // namespace torch_safetensors::io

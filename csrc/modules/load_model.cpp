@@ -4,10 +4,12 @@
 #include <cstring>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "format/text.h"
 #include "modules/model.h"
 #include "tensors/byte_range.h"
+#include "tensors/identity.h"
 #include "tensors/shared_storage.h"
 #include "tensors/source.h"
 #include "tensors/write_into.h"
@@ -16,6 +18,7 @@ namespace torch_safetensors::modules {
 namespace {
 
 using tensors::ByteRange;
+using tensors::Identity;
 using tensors::NamedTensor;
 using tensors::OpenFile;
 using tensors::Target;
@@ -27,20 +30,13 @@ struct Match {
   std::vector<Target> targets;
 };
 
-struct IdentityLess {
-  bool operator()(const at::Tensor& a, const at::Tensor& b) const { return tensors::identity_less(a, b); }
-};
-
-/// Tensors, all names of one being the same.
-using TensorSet = std::set<at::Tensor, IdentityLess>;
-
 /// Memory of a model that a file fills: sorted, disjoint ranges by storage. A tensor with gaps or without
 /// elements fills no range, but itself under its other names.
 class FilledMemory {
  public:
   explicit FilledMemory(std::span<const Target> targets) {
     for (const Target& target : targets) {
-      filled_.insert(target.out);
+      filled_.emplace(target.out);
       if (target.out.is_non_overlapping_and_dense()) {
         ranges_[tensors::storage_key(target.out)].push_back(tensors::byte_range(target.out));
       }
@@ -51,16 +47,21 @@ class FilledMemory {
   }
 
   /// True if the file fills all of the tensor's memory under other names.
-  bool covers(const at::Tensor& tensor) const { return filled_.contains(tensor) || covers_range(tensor); }
+  bool covers(const at::Tensor& tensor) const {
+    return filled_.contains(Identity(tensor)) || covers_range(tensor);
+  }
 
  private:
   bool covers_range(const at::Tensor& tensor) const {
     const auto found = ranges_.find(tensors::storage_key(tensor));
     const ByteRange range = tensors::byte_range(tensor);
-    return found != ranges_.end() && range.begin != range.end &&
-           std::any_of(found->second.begin(), found->second.end(), [&](const ByteRange& filled) {
-             return filled.begin <= range.begin && range.end <= filled.end;
-           });
+    if (found == ranges_.end() || range.begin == range.end) {
+      return false;
+    }
+    // The last one that begins before it, or where it does.
+    const auto after = std::upper_bound(found->second.begin(), found->second.end(), range.begin,
+                                        [](uintptr_t begin, auto& filled) { return begin < filled.begin; });
+    return after != found->second.begin() && range.end <= std::prev(after)->end;
   }
 
   static void merge(std::vector<ByteRange>& ranges) {
@@ -76,7 +77,7 @@ class FilledMemory {
     ranges = std::move(merged);
   }
 
-  TensorSet filled_;
+  std::set<Identity> filled_;
   std::map<const void*, std::vector<ByteRange>> ranges_;
 };
 
@@ -92,16 +93,19 @@ bool same_bytes(const OpenFile& file, const format::TensorEntry& a, const format
 /// Of targets that are one tensor under several names, keeps the one with the smallest name. The others hold
 /// the same bytes, or loading would silently lose what they hold: then they are unexpected.
 void resolve_ties(const OpenFile& file, Match& match) {
-  const auto same = [](const Target& a, const Target& b) {
-    return !tensors::identity_less(a.out, b.out) && !tensors::identity_less(b.out, a.out);
-  };
-  std::sort(match.targets.begin(), match.targets.end(), [&](const Target& a, const Target& b) {
-    return same(a, b) ? a.entry->name < b.entry->name : tensors::identity_less(a.out, b.out);
-  });
+  std::vector<std::tuple<Identity, std::string_view, const Target*>> sorted;
+  sorted.reserve(match.targets.size());
+  for (const Target& target : match.targets) {
+    sorted.emplace_back(target.out, target.entry->name, &target);
+  }
+  std::sort(sorted.begin(), sorted.end());
   std::vector<Target> kept;
-  for (Target& target : match.targets) {
-    if (kept.empty() || !same(kept.back(), target)) {
-      kept.push_back(std::move(target));
+  kept.reserve(sorted.size());
+  for (size_t first = 0, i = 0; i < sorted.size(); ++i) {
+    const Target& target = *std::get<const Target*>(sorted[i]);
+    if (i == 0 || std::get<Identity>(sorted[i]) != std::get<Identity>(sorted[first])) {
+      first = i;
+      kept.push_back(target);
     } else if (!same_bytes(file, *kept.back().entry, *target.entry)) {
       match.names.unexpected.emplace_back(target.entry->name);
     }
@@ -144,9 +148,9 @@ void find_missing(const std::vector<const NamedTensor*>& absent,
   // Of several names for one tensor, none of which is there, the one that save_model would write is missing.
   const tensors::DroppedNames dropped = tensors::find_dropped_names(missing);
   std::sort(missing.begin(), missing.end(), [](auto& a, auto& b) { return a.name < b.name; });
-  TensorSet on_meta;  // which is not saved, and of which nothing is dropped
+  std::set<Identity> on_meta;  // which is not saved, and of which nothing is dropped
   for (const NamedTensor& named : missing) {
-    const bool is_tie = named.tensor.is_meta() && !on_meta.insert(named.tensor).second;
+    const bool is_tie = named.tensor.is_meta() && !on_meta.emplace(named.tensor).second;
     if (!is_tie && !dropped.contains(named.name)) {
       match.names.missing.push_back(named.name);
     }

@@ -2,17 +2,14 @@
 
 #include <ATen/Functions.h>
 
-#include <cstring>
-
 #include "format/text.h"
+#include "io/parallel_copy.h"
 #include "tensors/open_file.h"
 #include "tensors/source.h"
 
 namespace torch_safetensors {
 namespace tensors {
 namespace {
-
-using NamesAndTensors = std::tuple<std::vector<std::string>, std::vector<at::Tensor>>;
 
 /// What stands for a path in errors about a buffer.
 const std::string kBytes = "bytes";
@@ -38,20 +35,12 @@ std::vector<const format::TensorEntry*> all_entries(const format::Header& header
 
 /// A tensor whose bytes lie in `owner`'s memory at `data`.
 at::Tensor alias(std::byte* data, const format::TensorEntry& entry, const TensorType& type,
-                 const std::shared_ptr<at::Tensor>& owner) {
+                 const at::Tensor& owner) {
   TORCH_CHECK_VALUE(type.nbytes == 0 || is_aligned(data, type.dtype), kBytes, ": tensor ",
                     format::in_quotes(entry.name),
                     ": its data begins at an address that is not a multiple of ",
                     c10::elementSize(type.dtype), " bytes, so it cannot be aliased; pass copy=True");
-  return tensor_over(data, type, owner);
-}
-
-at::Tensor copy_of(const std::byte* data, const TensorType& type, at::Device device) {
-  at::Tensor copy = empty_tensor(type, at::kCPU);
-  if (type.nbytes > 0) {
-    std::memcpy(copy.mutable_data_ptr(), data, type.nbytes);
-  }
-  return copy.to(device);
+  return tensor_over(data, type, owner.getIntrusivePtr());
 }
 
 void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
@@ -91,25 +80,36 @@ NamesAndTensors load_file_lists(const std::string& filename, at::Device device, 
 
 NamesAndTensors load_lists(const at::Tensor& data, at::Device device, bool copy) {
   check_buffer(data, device, copy);
-  const auto buffer = std::make_shared<at::Tensor>(data.cpu().contiguous());
-  const std::span<const std::byte> bytes = readable_bytes(*buffer);
+  const at::Tensor buffer = data.cpu().contiguous();
+  const std::span<const std::byte> bytes = readable_bytes(buffer);
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   const uint64_t header_size = parse_header_size_of(kBytes, text, text.size());
   const uint64_t data_begin = format::kPrefixSize + header_size;
   const format::Header header =
       parse_header_of(kBytes, text.substr(format::kPrefixSize, header_size), text.size() - data_begin);
+  const bool on_meta = device.is_meta();
   // Only to alias: a copy-on-write tensor need not be materialised to be read.
-  std::byte* const writable = copy || bytes.empty() ? nullptr : writable_bytes(*buffer).data();
+  std::byte* const writable = copy || bytes.empty() ? nullptr : writable_bytes(buffer).data();
   std::vector<at::Tensor> tensors;
+  std::vector<io::CopyRange> copies;
+  std::vector<std::span<std::byte>> copied;
   tensors.reserve(header.tensors().size());
   for (const format::TensorEntry& entry : header.tensors()) {
     const TensorType type = tensor_type(kBytes, entry);
     const uint64_t begin = data_begin + entry.begin;
-    tensors.push_back(device.is_meta() ? empty_tensor(type, device)
-                      : copy           ? copy_of(bytes.data() + begin, type, device)
-                                       : alias(writable + begin, entry, type, buffer));
+    if (copy || on_meta) {
+      tensors.push_back(empty_tensor(type, on_meta ? device : at::kCPU));
+    } else {
+      tensors.push_back(alias(writable + begin, entry, type, buffer));
+    }
+    if (copy && !on_meta) {
+      copied.push_back(writable_bytes(tensors.back()));
+      copies.push_back({bytes.subspan(begin, type.nbytes), copied.back().data()});
+    }
   }
-  return {names_of(header), std::move(tensors)};
+  io::HugePages fresh(copied);
+  io::copy_ranges(copies, &fresh);
+  return {names_of(header), to_device(std::move(tensors), device)};
 }
 
 }  // namespace tensors

@@ -9,14 +9,14 @@
 
 namespace torch_safetensors::tensors {
 
-/// `load_file` as parallel lists: a dict of 100,000 tensors converts to Python several times faster so.
-std::tuple<std::vector<std::string>, std::vector<at::Tensor>> load_file_lists(const std::string& filename,
-                                                                              at::Device device,
-                                                                              std::string_view backend);
+/// Parallel lists: a dict of 100,000 tensors converts to Python several times faster so.
+using NamesAndTensors = std::tuple<std::vector<std::string>, std::vector<at::Tensor>>;
+
+/// `load_file` as lists.
+NamesAndTensors load_file_lists(const std::string& filename, at::Device device, std::string_view backend);
 
 /// The same for `load`.
-std::tuple<std::vector<std::string>, std::vector<at::Tensor>> load_lists(const at::Tensor& data,
-                                                                         at::Device device, bool copy);
+NamesAndTensors load_lists(const at::Tensor& data, at::Device device, bool copy);
 
 /// The names of the tensors, in the order of the data.
 std::vector<std::string> names_of(const format::Header& header);

@@ -31,15 +31,6 @@ Backend choose_backend(std::string_view backend, const io::File& file) {
   return file.is_remote() ? Backend::kPread : Backend::kMmap;
 }
 
-std::vector<at::Tensor> to_device(std::vector<at::Tensor> tensors, c10::Device device) {
-  if (!device.is_cpu()) {
-    for (at::Tensor& tensor : tensors) {
-      tensor = tensor.to(device);
-    }
-  }
-  return tensors;
-}
-
 }  // namespace
 
 OpenFile::OpenFile(const std::string& filename, std::string_view backend)
@@ -65,10 +56,10 @@ const format::TensorEntry& OpenFile::entry(std::string_view name) const {
   return find_entry(source_, header_, name);
 }
 
-std::shared_ptr<io::Mapping> OpenFile::mapping() const {
+c10::intrusive_ptr<SharedMapping> OpenFile::mapping() const {
   const std::lock_guard lock(mapping_mutex_);
   if (!mapping_) {
-    mapping_ = std::make_shared<io::Mapping>(file_);
+    mapping_ = c10::make_intrusive<SharedMapping>(file_);
   }
   return mapping_;
 }
@@ -92,7 +83,7 @@ std::vector<at::Tensor> OpenFile::read(std::span<const format::TensorEntry* cons
 }
 
 std::vector<at::Tensor> OpenFile::read_mapped(std::span<const format::TensorEntry* const> entries) const {
-  const std::shared_ptr<io::Mapping> pages = mapping();
+  const c10::intrusive_ptr<SharedMapping> pages = mapping();
   std::vector<at::Tensor> tensors;
   tensors.reserve(entries.size());
   for (const format::TensorEntry* entry : entries) {
@@ -111,18 +102,19 @@ std::vector<at::Tensor> OpenFile::read_copied(std::span<const format::TensorEntr
     tensors.push_back(empty_tensor(tensor_type(source_, *entry), c10::kCPU));
     destinations.push_back(writable_bytes(tensors.back()));
   }
-  read_into(entries, destinations);
+  io::HugePages fresh(destinations);
+  read_into(entries, destinations, &fresh);
   return tensors;
 }
 
 void OpenFile::read_into(std::span<const format::TensorEntry* const> entries,
-                         std::span<const std::span<std::byte>> destinations) const {
+                         std::span<const std::span<std::byte>> destinations, io::HugePages* fresh) const {
   std::vector<io::ReadRange> ranges;
   ranges.reserve(entries.size());
   for (size_t i = 0; i < entries.size(); ++i) {
     ranges.push_back({data_begin_ + entries[i]->begin, destinations[i]});
   }
-  io::read_ranges(file_, ranges);
+  io::read_ranges(file_, ranges, fresh);
 }
 
 at::Tensor OpenFile::read_view(const format::TensorEntry& entry, const StridedView& view,
@@ -130,7 +122,7 @@ at::Tensor OpenFile::read_view(const format::TensorEntry& entry, const StridedVi
   TensorType type = tensor_type(source_, entry);
   const auto item_size = static_cast<int64_t>(c10::elementSize(type.dtype));
   const StridedRuns runs = strided_runs(view, item_size);
-  type.sizes = view.sizes;
+  type.sizes.assign(view.sizes.begin(), view.sizes.end());
   type.nbytes = runs.count * runs.nbytes;
   if (device.is_meta() || type.nbytes == 0) {
     return empty_tensor(type, device);
@@ -138,7 +130,7 @@ at::Tensor OpenFile::read_view(const format::TensorEntry& entry, const StridedVi
   const uint64_t begin = data_begin_ + entry.begin;
   at::Tensor result;
   if (backend_ == Backend::kMmap && runs.count <= 1) {
-    const std::shared_ptr<io::Mapping> pages = mapping();
+    const c10::intrusive_ptr<SharedMapping> pages = mapping();
     result = tensor_over_or_copy(pages->bytes().data() + begin + view.offset * item_size, type, pages);
   } else {
     result = empty_tensor(type, c10::kCPU);

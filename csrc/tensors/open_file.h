@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <mutex>
 #include <span>
 #include <string>
@@ -13,7 +12,9 @@
 
 #include "format/header.h"
 #include "io/file.h"
+#include "io/huge_pages.h"
 #include "io/mapping.h"
+#include "tensors/storage.h"
 #include "tensors/strided_runs.h"
 
 namespace torch_safetensors::tensors {
@@ -22,6 +23,16 @@ namespace torch_safetensors::tensors {
 enum class Backend {
   kMmap,   ///< Lazily, as private copy-on-write pages.
   kPread,  ///< At once, into memory of our own.
+};
+
+/// A mapping that tensors keep alive.
+class SharedMapping : public c10::intrusive_ptr_target {
+ public:
+  explicit SharedMapping(const io::File& file) : mapping_(file) {}
+  std::span<std::byte> bytes() const { return mapping_.bytes(); }
+
+ private:
+  io::Mapping mapping_;
 };
 
 /// A safetensors file that is open and whose header is valid. Safe to use from several threads.
@@ -50,14 +61,14 @@ class OpenFile {
   at::Tensor read_view(const format::TensorEntry& entry, const StridedView& view, c10::Device device) const;
 
   /// The whole of each entry's bytes into memory of the caller, which must be as large. Large amounts in
-  /// parallel.
+  /// parallel. `fresh` says that the memory was not touched before.
   void read_into(std::span<const format::TensorEntry* const> entries,
-                 std::span<const std::span<std::byte>> destinations) const;
+                 std::span<const std::span<std::byte>> destinations, io::HugePages* fresh = nullptr) const;
 
  private:
   std::vector<at::Tensor> read_mapped(std::span<const format::TensorEntry* const> entries) const;
   std::vector<at::Tensor> read_copied(std::span<const format::TensorEntry* const> entries) const;
-  std::shared_ptr<io::Mapping> mapping() const;
+  c10::intrusive_ptr<SharedMapping> mapping() const;
   format::Header read_header();
 
   io::File file_;
@@ -66,7 +77,7 @@ class OpenFile {
   uint64_t data_begin_ = 0;
   format::Header header_;
   mutable std::mutex mapping_mutex_;
-  mutable std::shared_ptr<io::Mapping> mapping_;
+  mutable c10::intrusive_ptr<SharedMapping> mapping_;
 };
 
 }  // namespace torch_safetensors::tensors

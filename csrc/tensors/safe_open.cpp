@@ -32,7 +32,7 @@ class OutsideOfModes {
 };
 
 StridedView whole(const TensorType& type) {
-  StridedView view{type.sizes, std::vector<int64_t>(type.sizes.size(), 1), 0};
+  StridedView view{{type.sizes.begin(), type.sizes.end()}, std::vector<int64_t>(type.sizes.size(), 1), 0};
   // Without elements strides mean nothing, and their product may overflow.
   for (size_t dim = type.nbytes == 0 ? 0 : type.sizes.size(); dim-- > 1;) {
     view.strides[dim - 1] = view.strides[dim] * type.sizes[dim];

@@ -8,15 +8,12 @@
 #include <vector>
 
 #include "tensors/byte_range.h"
+#include "tensors/identity.h"
 
 namespace torch_safetensors::tensors {
 namespace {
 
 using Group = std::vector<const NamedTensor*>;
-
-bool has_shareable_memory(const at::Tensor& tensor) {
-  return has_memory(tensor) && tensor.storage().nbytes() > 0 && tensor.storage().data() != nullptr;
-}
 
 /// Tensors by storage. The reference takes the size into the key, too.
 std::vector<Group> group_by_storage(std::span<const NamedTensor> tensors) {
@@ -117,14 +114,19 @@ bool drop_like_reference(const Group& group, DroppedNames& dropped) {
   return true;
 }
 
-void drop_identical(Group group, DroppedNames& dropped) {
-  std::sort(group.begin(), group.end(), [](auto* a, auto* b) { return identity_less(a->tensor, b->tensor); });
-  for (auto first = group.begin(); first != group.end();) {
-    const auto last = std::find_if(
-        first, group.end(), [&](auto* named) { return identity_less((*first)->tensor, named->tensor); });
-    const Group identical(first, last);
-    drop_all_but(smallest_name(identical), identical, dropped);
-    first = last;
+void drop_identical(const Group& group, DroppedNames& dropped) {
+  std::vector<std::tuple<Identity, std::string_view, const NamedTensor*>> sorted;
+  sorted.reserve(group.size());
+  for (const NamedTensor* named : group) {
+    sorted.emplace_back(named->tensor, named->name, named);
+  }
+  std::sort(sorted.begin(), sorted.end());
+  for (size_t first = 0, i = 1; i < sorted.size(); ++i) {
+    if (std::get<Identity>(sorted[i]) == std::get<Identity>(sorted[first])) {
+      dropped.emplace(std::get<1>(sorted[i]), std::get<1>(sorted[first]));
+    } else {
+      first = i;
+    }
   }
 }
 
@@ -138,22 +140,6 @@ DroppedNames find_dropped_names(std::span<const NamedTensor> tensors) {
     }
   }
   return dropped;
-}
-
-const void* storage_key(const at::Tensor& tensor) {
-  return has_shareable_memory(tensor) ? tensor.storage().data()
-                                      : static_cast<const void*>(tensor.storage().unsafeGetStorageImpl());
-}
-
-bool identity_less(const at::Tensor& a, const at::Tensor& b) {
-  const auto scalars = [](const at::Tensor& tensor) {
-    return std::tuple(storage_key(tensor), tensor.storage_offset(), tensor.scalar_type(), tensor.is_conj(),
-                      tensor.is_neg());
-  };
-  const auto lists = [](const at::Tensor& tensor) {
-    return std::pair(tensor.sizes().vec(), tensor.strides().vec());
-  };
-  return scalars(a) == scalars(b) ? lists(a) < lists(b) : scalars(a) < scalars(b);
 }
 
 }  // namespace torch_safetensors::tensors

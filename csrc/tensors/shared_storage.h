@@ -17,11 +17,4 @@ using DroppedNames = std::map<std::string, std::string>;
 /// identical tensors are dropped, and the smallest is kept. O(n log n).
 DroppedNames find_dropped_names(std::span<const NamedTensor> tensors);
 
-/// Identity of a tensor's memory: its address, or where it has none (meta, empty) that of the storage object.
-const void* storage_key(const at::Tensor& tensor);
-
-/// A total order in which two names of one tensor are neither less nor greater: they have their storage,
-/// offset, dtype, sizes and strides in common.
-bool identity_less(const at::Tensor& a, const at::Tensor& b);
-
 }  // namespace torch_safetensors::tensors

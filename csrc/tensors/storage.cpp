@@ -8,14 +8,16 @@
 namespace torch_safetensors::tensors {
 namespace {
 
-void release_owner(void* context) { delete static_cast<std::shared_ptr<void>*>(context); }
+void release_owner(void* context) {
+  c10::raw::intrusive_ptr::decref(static_cast<c10::intrusive_ptr_target*>(context));
+}
 
 }  // namespace
 
-at::Tensor tensor_over(std::byte* data, const TensorType& type, std::shared_ptr<void> owner) {
+at::Tensor tensor_over(std::byte* data, const TensorType& type, MemoryOwner owner) {
   // Built by hand and not by at::from_blob, which costs several times as much and counts when a
   // file has a hundred thousand tensors.
-  auto* context = new std::shared_ptr<void>(std::move(owner));
+  c10::intrusive_ptr_target* const context = owner.release();
   auto storage = c10::make_intrusive<c10::StorageImpl>(
       c10::StorageImpl::use_byte_size_t(), type.nbytes,
       c10::DataPtr(data, context, &release_owner, c10::Device(c10::kCPU)),
@@ -26,7 +28,7 @@ at::Tensor tensor_over(std::byte* data, const TensorType& type, std::shared_ptr<
   return tensor;
 }
 
-at::Tensor tensor_over_or_copy(std::byte* data, const TensorType& type, std::shared_ptr<void> owner) {
+at::Tensor tensor_over_or_copy(std::byte* data, const TensorType& type, MemoryOwner owner) {
   if (type.nbytes == 0 || is_aligned(data, type.dtype)) {
     return tensor_over(data, type, std::move(owner));
   }
@@ -39,6 +41,15 @@ at::Tensor empty_tensor(const TensorType& type, c10::Device device) {
   at::Tensor tensor = at::empty(type.sizes, at::TensorOptions().dtype(type.dtype).device(device));
   tensor.storage().unsafeGetStorageImpl()->set_resizable(false);
   return tensor;
+}
+
+std::vector<at::Tensor> to_device(std::vector<at::Tensor> tensors, c10::Device device) {
+  if (!device.is_cpu()) {
+    for (at::Tensor& tensor : tensors) {
+      tensor = tensor.to(device);
+    }
+  }
+  return tensors;
 }
 
 std::span<std::byte> writable_bytes(const at::Tensor& tensor) {

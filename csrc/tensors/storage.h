@@ -1,9 +1,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/DimVector.h>
+#include <c10/util/intrusive_ptr.h>
 
 #include <cstddef>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -12,19 +13,25 @@ namespace torch_safetensors::tensors {
 /// What a tensor is before it has memory.
 struct TensorType {
   c10::ScalarType dtype;
-  std::vector<int64_t> sizes;
+  c10::DimVector sizes;
   size_t nbytes;
 };
 
+/// What tensors over memory that is not their own keep alive: a mapping, or the tensor it belongs to.
+using MemoryOwner = c10::intrusive_ptr<c10::intrusive_ptr_target>;
+
 /// A dense CPU tensor over `data`, in a storage of its own that has exactly its bytes, cannot be resized, and
-/// keeps `owner` alive.
-at::Tensor tensor_over(std::byte* data, const TensorType& type, std::shared_ptr<void> owner);
+/// keeps `owner` alive: a reference that is counted in the owner itself, and costs no allocation.
+at::Tensor tensor_over(std::byte* data, const TensorType& type, MemoryOwner owner);
 
 /// The same where `data` is aligned for the dtype (files place tensors at any address); otherwise a copy.
-at::Tensor tensor_over_or_copy(std::byte* data, const TensorType& type, std::shared_ptr<void> owner);
+at::Tensor tensor_over_or_copy(std::byte* data, const TensorType& type, MemoryOwner owner);
 
 /// An uninitialised dense tensor whose storage has exactly its bytes and cannot be resized.
 at::Tensor empty_tensor(const TensorType& type, c10::Device device);
+
+/// The tensors, on that device.
+std::vector<at::Tensor> to_device(std::vector<at::Tensor> tensors, c10::Device device);
 
 /// The memory of a dense CPU tensor, to be written.
 std::span<std::byte> writable_bytes(const at::Tensor& tensor);

@@ -238,6 +238,14 @@ def test_large_tensors_are_read_by_several_threads(path: Path) -> None:
     assert_same(safe_open(path, backend="pread").get_tensors(reverse), tensors)
 
 
+def test_large_tensors_in_fresh_memory(path: Path) -> None:
+    rng = random.Random(1)
+    tensors = {str(size): random_tensor(rng, torch.uint8, (size,)) for size in (24_000_000, 5, 9_000_001, 11_111_111)}
+    check_both_ways(tensors, path)
+    assert_same(load(path.read_bytes()), tensors)
+    assert_same(load_file(path, backend="pread"), tensors)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_tensors(path: Path, backend: str) -> None:
     tensors = {f"layer.{i}": torch.tensor(i) for i in range(3000)}

@@ -85,10 +85,26 @@ TEST_F(HugePagesTest, StopsWhereThereAreNone) {
 TEST_F(HugePagesTest, LeavesSmallMemoryAlone) {
   HugePages pages(part(0, 7));
   pages.prepare(part(0, 7));
-  HugePages none({});
+  HugePages none{std::span<std::byte>()};
   none.prepare({});
   EXPECT_EQ(faults.madvises, 0);
 }
+
+#if defined(__linux__)
+TEST_F(HugePagesTest, KnowsTheMemoriesApart) {
+  const std::span<std::byte> memories[] = {part(20, 9), part(0, 9), part(29, 1), part(10, 9)};
+  HugePages pages(memories);
+  pages.prepare(part(29, 1));
+  pages.prepare(part(0, 1));
+  EXPECT_EQ(faults.madvises, 0);
+  pages.prepare(part(20, 9));
+  EXPECT_EQ(faults.madvises, 4);
+  pages.prepare(part(10, 9));
+  EXPECT_EQ(faults.madvises, 8);
+  pages.prepare(part(0, 9));
+  EXPECT_EQ(faults.madvises, 12);
+}
+#endif
 
 TEST_F(HugePagesTest, WritesToNothingButThePart) {
   std::memset(all_.data(), 1, all_.size());

@@ -59,25 +59,5 @@ TEST(SharedStorage, TensorsWithoutMemoryShareNone) {
   EXPECT_EQ(dropped({{"a", empty}, {"b", empty}, {"c", meta}, {"d", meta}}), DroppedNames());
 }
 
-TEST(SharedStorage, IdentityIsAStrictOrderOfForms) {
-  const at::Tensor base = range(16);
-  const at::Tensor meta = at::empty({16}, at::TensorOptions().device(at::kMeta));
-  const std::vector<at::Tensor> forms{base,
-                                      base.slice(0, 1),
-                                      base.view({4, 4}),
-                                      base.view({4, 4}).t(),
-                                      base.view(at::kInt),
-                                      range(16),
-                                      meta,
-                                      meta.slice(0, 1),
-                                      at::empty({16}, at::TensorOptions().device(at::kMeta))};
-  for (size_t i = 0; i < forms.size(); ++i) {
-    EXPECT_FALSE(identity_less(forms[i], forms[i].alias()));
-    for (size_t j = 0; j < i; ++j) {
-      EXPECT_NE(identity_less(forms[i], forms[j]), identity_less(forms[j], forms[i])) << i << " " << j;
-    }
-  }
-}
-
 }  // namespace
 }  // namespace torch_safetensors::tensors

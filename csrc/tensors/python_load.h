@@ -1,0 +1,36 @@
+#pragma once
+
+#include <torch/custom_class.h>
+
+#include <optional>
+#include <string_view>
+
+#include "tensors/load.h"
+
+namespace torch_safetensors::tensors {
+
+/// What a load gave, for the Python package to fetch in a second step. While it becomes Python objects, the
+/// garbage collector goes over all of them again and again, and takes most of the time: so it is paused,
+/// which it must not be for as long as reading a file may take.
+class PythonLoad : public torch::CustomClassHolder {
+ public:
+  explicit PythonLoad(NamesAndTensors loaded) : loaded_(std::move(loaded)) {}
+
+  /// Hands it over; nothing is left.
+  NamesAndTensors take() { return std::move(loaded_); }
+
+ private:
+  NamesAndTensors loaded_;
+};
+
+/// Names and tensors of a few; of many none, and what they are to be taken from.
+using PythonLoadResult = std::tuple<std::vector<std::string>, std::vector<at::Tensor>,
+                                    std::optional<c10::intrusive_ptr<PythonLoad>>>;
+
+/// `load_file` for the Python package.
+PythonLoadResult python_load_file(const std::string& filename, at::Device device, std::string_view backend);
+
+/// `load` for the Python package.
+PythonLoadResult python_load(const at::Tensor& data, at::Device device, bool copy);
+
+}  // namespace torch_safetensors::tensors

@@ -1,0 +1,89 @@
+"""Files of many tensors: they come in two steps, the second without the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import torch_safetensors
+from torch_safetensors import load, load_file, save, save_file
+from torch_safetensors._gc import gc_paused
+
+#: On both sides of where the second step begins.
+COUNTS = [1, 999, 1000, 5000]
+
+
+@pytest.fixture(params=COUNTS)
+def tensors(request: pytest.FixtureRequest) -> dict[str, Tensor]:
+    return {f"layer.{i:05}": torch.tensor([i, -i]) for i in range(request.param)}
+
+
+@pytest.fixture(params=[True, False], ids=["collector on", "collector off"])
+def collector(request: pytest.FixtureRequest) -> Iterator[bool]:
+    was_enabled = gc.isenabled()
+    (gc.enable if request.param else gc.disable)()
+    yield request.param
+    (gc.enable if was_enabled else gc.disable)()
+
+
+def from_file(tmp_path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    save_file(tensors, tmp_path / "many.safetensors")
+    return load_file(tmp_path / "many.safetensors")
+
+
+def from_bytes(_tmp_path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return load(save(tensors))
+
+
+@pytest.mark.parametrize("there_and_back", [from_file, from_bytes])
+def test_comes_back(
+    tmp_path: Path, tensors: dict[str, Tensor], there_and_back: Callable[..., dict[str, Tensor]], collector: bool
+) -> None:
+    loaded = there_and_back(tmp_path, tensors)
+    assert list(loaded) == list(tensors)
+    assert torch.equal(torch.stack(list(loaded.values())), torch.stack(list(tensors.values())))
+    assert gc.isenabled() == collector
+
+
+def test_nothing_is_collected_while_many_tensors_become_python_objects(tmp_path: Path) -> None:
+    path = tmp_path / "many.safetensors"
+    save_file({str(i): torch.zeros(1) for i in range(20_000)}, path)
+    sizes: list[int] = []
+    collections: list[Any] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        collections.append((phase, info))
+
+    gc.collect()
+    gc.callbacks.append(note)
+    try:
+        sizes.append(len(load_file(path)))
+        within = len(collections)
+    finally:
+        gc.callbacks.remove(note)
+    assert sizes == [20_000]
+    # One may come after, for all of them; without the pause there are dozens.
+    assert within <= 2 * 3
+
+
+def test_collector_is_on_again_after_an_error(collector: bool) -> None:
+    with pytest.raises(KeyError), gc_paused():
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled() == collector
+
+
+def test_result_is_handed_over_once(tmp_path: Path) -> None:
+    path = tmp_path / "many.safetensors"
+    save_file({str(i): torch.zeros(1) for i in range(1000)}, path)
+    names, tensors, many = torch.ops.safetensors._load_file(str(path), torch.device("cpu"), "auto")
+    assert (names, tensors) == ([], [])
+    assert [len(part) for part in many.take()] == [1000, 1000]
+    assert many.take() == ([], [])
+    assert torch_safetensors.load_file(path).keys() == {str(i) for i in range(1000)}
