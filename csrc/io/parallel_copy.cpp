@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <thread>
 #include <vector>
 
 #include "io/run_parallel.h"
@@ -15,9 +14,6 @@ constexpr size_t kMiB = size_t{1} << 20;
 
 /// Copying takes about 0.1 ms per MiB, starting a thread about half of that.
 constexpr size_t kMinForThreads = 4 * kMiB;
-
-/// Memory is the limit soon.
-constexpr size_t kMaxThreads = 8;
 
 /// Work is handed out in items of this size: a huge page, which is still in the cache from being zeroed when
 /// it is filled, and small enough that no thread is left with much to do at the end.
@@ -77,9 +73,8 @@ void copy_ranges(std::span<const CopyRange> ranges, HugePages* fresh) {
     stretch.copy_part(0, size, fresh);
     return;
   }
-  const size_t threads = std::min<size_t>(std::max(1U, std::thread::hardware_concurrency()), kMaxThreads);
   const size_t left_out = misalignment(ranges);
-  run_parallel((left_out + size + kItem - 1) / kItem, threads, [&](size_t item) {
+  run_parallel((left_out + size + kItem - 1) / kItem, default_threads(), [&](size_t item) {
     const uint64_t end = (item + 1) * uint64_t{kItem} - left_out;
     stretch.copy_part(item == 0 ? 0 : end - kItem, std::min(end, size), fresh);
   });

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <thread>
 #include <vector>
 
 #include "io/run_parallel.h"
@@ -15,9 +14,6 @@ constexpr size_t kMiB = size_t{1} << 20;
 
 /// Copying out of the page cache takes about 0.1 ms per MiB, starting a thread about half of that.
 constexpr size_t kMinForThreads = 4 * kMiB;
-
-/// Memory or disk are the limit soon, and a loader is rarely alone on a large machine (one process per GPU).
-constexpr size_t kMaxThreads = 8;
 
 /// Work is handed out in items of this size: small, so that no thread is left with much to do at the end,
 /// yet large, so that a disk sees long reads.
@@ -104,8 +100,7 @@ void read_in_order(const File& file, std::span<const ReadRange> ranges, HugePage
     read_item(file, ranges, {0, 0}, total, fresh);
     return;
   }
-  const size_t cores = std::max(1U, std::thread::hardware_concurrency());
-  const size_t threads = std::min(cores, kMaxThreads);
+  const size_t threads = default_threads();
   const size_t item_size = std::clamp(total / (4 * threads), kMinItem, kMaxItem);
   const std::vector<Position> items = cut(ranges, item_size);
   run_parallel(items.size(), threads,

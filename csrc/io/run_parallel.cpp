@@ -9,6 +9,8 @@
 
 namespace torch_safetensors::io {
 
+size_t default_threads() { return std::clamp(std::thread::hardware_concurrency(), 1U, 8U); }
+
 void run_parallel(size_t items, size_t threads, const std::function<void(size_t)>& run_item) {
   std::atomic<size_t> next{0};
   std::mutex mutex;

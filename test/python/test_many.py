@@ -73,9 +73,13 @@ def test_nothing_is_collected_while_many_tensors_become_python_objects(tmp_path:
 
 
 def test_collector_is_on_again_after_an_error(collector: bool) -> None:
-    with pytest.raises(KeyError), gc_paused():
+    @gc_paused()
+    def fail() -> None:
         assert not gc.isenabled()
         raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert gc.isenabled() == collector
 
 

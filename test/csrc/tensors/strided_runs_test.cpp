@@ -99,5 +99,16 @@ TEST(StridedRuns, OfAFileAreReadAcrossWideGapsAndWindows) {
   expect_elements(tensor, {{2, 100}, {2 << 20, 1}, 0}, 1);
 }
 
+TEST(StridedRuns, LargeViewsAreCopiedByThreadsAlike) {
+  std::string tensor(24 << 20, '\0');
+  for (size_t i = 0; i < tensor.size(); ++i) {
+    tensor[i] = static_cast<char>(i * 2654435761U >> 24);
+  }
+  const int64_t rows = 3 << 10;
+  const int64_t columns = static_cast<int64_t>(tensor.size()) / 4 / rows;
+  expect_elements(tensor, {{rows, columns - 1000}, {columns, 1}, 999}, 4);
+  expect_elements(tensor, {{3, rows / 3, columns / 2}, {rows / 3 * columns, columns, 2}, 1}, 4);
+}
+
 }  // namespace
 }  // namespace torch_safetensors::tensors
