@@ -18,9 +18,11 @@ constexpr size_t kMinMemory = 4 * kHugePage;
 /// of it where the system has one at hand.
 constexpr int64_t kSmallPagesTime = 2'000'000;
 
-/// What may be lost at first, and after however much was gained.
-constexpr int64_t kInitialCredit = 20'000'000;
-constexpr int64_t kMaxCredit = 100'000'000;
+/// What may be lost at first: a quarter of what the small pages would take, but enough for a few mishaps in
+/// any case. And after however much was gained.
+constexpr int64_t kCreditForPage = 250'000;
+constexpr int64_t kMinCredit = 20'000'000;
+constexpr int64_t kMaxCredit = 200'000'000;
 
 /// For a system that has none.
 constexpr int64_t kNeverAgain = -kMaxCredit - 1;
@@ -55,7 +57,7 @@ int64_t try_page(uintptr_t page, volatile std::byte* touched) {
 
 }  // namespace
 
-HugePages::HugePages(std::span<const std::span<std::byte>> memories) : credit_(kInitialCredit) {
+HugePages::HugePages(std::span<const std::span<std::byte>> memories) {
   size_t count = 0;
   for (const std::span<std::byte> memory : memories) {
     if (memory.size() >= kMinMemory) {
@@ -67,6 +69,7 @@ HugePages::HugePages(std::span<const std::span<std::byte>> memories) : credit_(k
   }
   std::sort(areas_.begin(), areas_.end(), [](const Area& a, const Area& b) { return a.begin < b.begin; });
   pages_ = std::vector<std::atomic<bool>>(count);
+  credit_ = std::clamp(static_cast<int64_t>(count) * kCreditForPage, kMinCredit, kMaxCredit);
 }
 
 void HugePages::prepare(std::span<std::byte> part) {

@@ -24,6 +24,9 @@ void work_for_60_ms() {
 
 class HugePagesTest : public ::testing::Test {
  protected:
+  /// Touched before, so that the pages cost nothing but what a test has them cost.
+  HugePagesTest() { std::memset(memory_.get(), 0, 42 * kMiB); }
+
   /// What there is of `all` from so many MiB on, so many MiB long.
   std::span<std::byte> part(size_t begin, size_t size) { return all_.subspan(begin * kMiB, size * kMiB); }
 
