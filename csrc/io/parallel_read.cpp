@@ -15,6 +15,9 @@ constexpr size_t kMiB = size_t{1} << 20;
 /// Copying out of the page cache takes about 0.1 ms per MiB, starting a thread about half of that.
 constexpr size_t kMinForThreads = 4 * kMiB;
 
+/// A thread that waits for a server needs no core, and servers answer many at once.
+constexpr size_t kRemoteThreads = 16;
+
 /// Work is handed out in items of this size: small, so that no thread is left with much to do at the end,
 /// yet large, so that a disk sees long reads.
 constexpr size_t kMinItem = kMiB;
@@ -100,7 +103,7 @@ void read_in_order(const File& file, std::span<const ReadRange> ranges, HugePage
     read_item(file, ranges, {0, 0}, total, fresh);
     return;
   }
-  const size_t threads = default_threads();
+  const size_t threads = file.is_remote() ? kRemoteThreads : default_threads();
   const size_t item_size = std::clamp(total / (4 * threads), kMinItem, kMaxItem);
   const std::vector<Position> items = cut(ranges, item_size);
   run_parallel(items.size(), threads,

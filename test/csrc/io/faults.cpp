@@ -5,6 +5,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #if defined(__linux__)
 #include <sys/vfs.h>
@@ -91,6 +92,14 @@ int madvise(void* begin, size_t size, int advice) NOTHROW {
     faults.before_madvise();
   }
   return faults.madvise != 0 ? fail(faults.madvise) : real(begin, size, advice);
+}
+
+ssize_t preadv(int descriptor, const struct iovec* pieces, int count, off_t offset) {
+  static const auto real = next(&preadv, "preadv");
+  if (faults.before_preadv) {
+    faults.before_preadv();
+  }
+  return real(descriptor, pieces, count, offset);
 }
 
 int close(int descriptor) {

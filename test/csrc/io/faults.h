@@ -25,11 +25,14 @@ struct Faults {
   /// Called by each madvise: a system that takes its time.
   std::function<void()> before_madvise;
 
+  /// Called by each preadv, on whatever thread.
+  std::function<void()> before_preadv;
+
   /// Called once, by the next flock: what others do in between.
   std::function<void()> before_flock;
 
   void reset() {
-    before_flock = before_madvise = nullptr;
+    before_flock = before_madvise = before_preadv = nullptr;
     rename = fchmod = fchown = flock = ftruncate = fsync_file = fsync_directory = close = fsyncs = madvise =
         madvises = 0;
     fstatfs = -1;

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <condition_variable>
+#include <mutex>
 #include <random>
 #include <stdexcept>
 #include <thread>
@@ -13,6 +15,7 @@
 
 #include "io/child.h"
 #include "io/expect_os_error.h"
+#include "io/faults.h"
 #include "io/test_directory.h"
 
 namespace torch_safetensors::io {
@@ -101,6 +104,26 @@ TEST_F(ReadRanges, ReadsOnManyThreadsAtOnce) {
   }
   EXPECT_EQ(good, 6);
 }
+
+#if defined(__linux__)
+TEST_F(ReadRanges, AsksARemoteServerForMuchAtOnce) {
+  const File file = make(20 << 20);
+  const FaultsGuard guard;
+  faults.fstatfs = 0x6969;  // NFS
+  std::mutex mutex;
+  std::condition_variable changed;
+  int waiting = 0;
+  bool together = true;
+  faults.before_preadv = [&] {
+    std::unique_lock lock(mutex);
+    ++waiting;
+    changed.notify_all();
+    together = changed.wait_for(lock, std::chrono::seconds(10), [&] { return waiting >= 16; }) && together;
+  };
+  EXPECT_TRUE(read_consecutive(file, {20 << 20}) == contents_);
+  EXPECT_TRUE(together);
+}
+#endif
 
 TEST_F(ReadRanges, SaysWhereATruncatedFileEnded) {
   const File file = make(20 << 20);
