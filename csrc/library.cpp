@@ -131,7 +131,9 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
             torch::arg("end") = c10::IValue(), torch::arg("step") = 1})
       .def("load_into", &tensors::SafeOpen::load_into, "", {torch::arg("names"), torch::arg("tensors")})
       // For the Python package alone.
-      .def("_sorted_keys", &tensors::SafeOpen::sorted_keys)
+      .def("_keys", &tensors::SafeOpen::joined_keys)
+      .def("_sorted_keys", &tensors::SafeOpen::joined_sorted_keys)
+      .def("_size", &tensors::SafeOpen::size)
       .def("_contains", &tensors::SafeOpen::contains)
       .def("_has_metadata", &tensors::SafeOpen::has_metadata)
       .def("_data_offsets", &tensors::SafeOpen::get_data_offsets)

@@ -17,6 +17,7 @@ from ._arguments import (
     operator_metadata,
     operator_name,
     operator_tensors,
+    split_names,
 )
 from ._buffers import Buffer, as_tensor, new_bytes
 from ._errors import translate
@@ -85,7 +86,8 @@ def _to_dict(names: list[str], tensors: list[torch.Tensor], many: Any) -> dict[s
     if many is None:
         return dict(zip(names, tensors, strict=True))
     with gc_paused():
-        return dict(zip(*many.take(), strict=True))
+        names, separator, tensors = many.take()
+        return dict(zip(split_names(names, separator), tensors, strict=True))
 
 
 def load_tensor(filename: PathLike, name: str, device: DeviceLike = "cpu", *, backend: str = "auto") -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ._arguments import DeviceLike, PathLike, operator_device, operator_filename, operator_name
+from ._arguments import DeviceLike, PathLike, operator_device, operator_filename, operator_name, split_names
 from ._errors import SafetensorError, translate
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
@@ -86,13 +86,11 @@ class safe_open:  # noqa: N801 (the reference's name)
 
     def keys(self) -> list[str]:
         """The names, sorted."""
-        names: list[str] = self._call("_sorted_keys")
-        return names
+        return split_names(*self._call("_sorted_keys"))
 
     def offset_keys(self) -> list[str]:
         """The names, in the order of the data."""
-        names: list[str] = self._call("keys")
-        return names
+        return split_names(*self._call("_keys"))
 
     def metadata(self) -> dict[str, str] | None:
         """The file's ``__metadata__``, sorted by key; None if it has none."""
@@ -118,7 +116,7 @@ class safe_open:  # noqa: N801 (the reference's name)
         return SafeSlice(self._file, self._filename, name, self._call("get_shape", operator_name(name)))
 
     def __len__(self) -> int:
-        return len(self.offset_keys())
+        return int(self._call("_size"))
 
     def __contains__(self, name: object) -> bool:
         try:

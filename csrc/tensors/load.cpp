@@ -14,12 +14,11 @@ namespace {
 /// What stands for a path in errors about a buffer.
 const std::string kBytes = "bytes";
 
-TensorDict to_dict(NamesAndTensors lists) {
-  auto& [names, tensors] = lists;
+TensorDict to_dict(Loaded loaded) {
   TensorDict dict;
-  dict.reserve(names.size());
-  for (size_t i = 0; i < names.size(); ++i) {
-    dict.insert(std::move(names[i]), std::move(tensors[i]));
+  dict.reserve(loaded.tensors.size());
+  for (size_t i = 0; i < loaded.tensors.size(); ++i) {
+    dict.insert(std::string(loaded.header.tensors()[i].name), std::move(loaded.tensors[i]));
   }
   return dict;
 }
@@ -54,13 +53,18 @@ void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
 
 }  // namespace
 
-std::vector<std::string> names_of(const format::Header& header) {
-  std::vector<std::string> names;
+std::vector<std::string_view> name_views_of(const format::Header& header) {
+  std::vector<std::string_view> names;
   names.reserve(header.tensors().size());
   for (const format::TensorEntry& entry : header.tensors()) {
-    names.emplace_back(entry.name);
+    names.push_back(entry.name);
   }
   return names;
+}
+
+std::vector<std::string> names_of(const format::Header& header) {
+  const std::vector<std::string_view> names = name_views_of(header);
+  return {names.begin(), names.end()};
 }
 
 Metadata metadata_of(const format::Header& header) {
@@ -73,19 +77,20 @@ Metadata metadata_of(const format::Header& header) {
   return result;
 }
 
-NamesAndTensors load_file_lists(const std::string& filename, at::Device device, std::string_view backend) {
-  const OpenFile file(filename, backend);
-  return {names_of(file.header()), file.read(all_entries(file.header()), device)};
+Loaded load_all(const std::string& filename, at::Device device, std::string_view backend) {
+  OpenFile file(filename, backend);
+  std::vector<at::Tensor> tensors = file.read(all_entries(file.header()), device);
+  return {std::move(file).take_header(), std::move(tensors)};
 }
 
-NamesAndTensors load_lists(const at::Tensor& data, at::Device device, bool copy) {
+Loaded load_all(const at::Tensor& data, at::Device device, bool copy) {
   check_buffer(data, device, copy);
   const at::Tensor buffer = data.cpu().contiguous();
   const std::span<const std::byte> bytes = readable_bytes(buffer);
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   const uint64_t header_size = parse_header_size_of(kBytes, text, text.size());
   const uint64_t data_begin = format::kPrefixSize + header_size;
-  const format::Header header =
+  format::Header header =
       parse_header_of(kBytes, text.substr(format::kPrefixSize, header_size), text.size() - data_begin);
   const bool on_meta = device.is_meta();
   // Only to alias: a copy-on-write tensor need not be materialised to be read.
@@ -109,17 +114,17 @@ NamesAndTensors load_lists(const at::Tensor& data, at::Device device, bool copy)
   }
   io::HugePages fresh(copied);
   io::copy_ranges(copies, &fresh);
-  return {names_of(header), to_device(std::move(tensors), device)};
+  return {std::move(header), to_device(std::move(tensors), device)};
 }
 
 }  // namespace tensors
 
 TensorDict load_file(const std::string& filename, at::Device device, std::string_view backend) {
-  return tensors::to_dict(tensors::load_file_lists(filename, device, backend));
+  return tensors::to_dict(tensors::load_all(filename, device, backend));
 }
 
 TensorDict load(const at::Tensor& data, at::Device device, bool copy) {
-  return tensors::to_dict(tensors::load_lists(data, device, copy));
+  return tensors::to_dict(tensors::load_all(data, device, copy));
 }
 
 at::Tensor load_tensor(const std::string& filename, std::string_view name, at::Device device,

@@ -9,17 +9,23 @@
 
 namespace torch_safetensors::tensors {
 
-/// Parallel lists: a dict of 100,000 tensors converts to Python several times faster so.
-using NamesAndTensors = std::tuple<std::vector<std::string>, std::vector<at::Tensor>>;
+/// All tensors of a file or buffer, in the order of the header, which is that of their data.
+struct Loaded {
+  format::Header header;
+  std::vector<at::Tensor> tensors;
+};
 
-/// `load_file` as lists.
-NamesAndTensors load_file_lists(const std::string& filename, at::Device device, std::string_view backend);
+/// What the public `load_file` loads.
+Loaded load_all(const std::string& filename, at::Device device, std::string_view backend);
 
-/// The same for `load`.
-NamesAndTensors load_lists(const at::Tensor& data, at::Device device, bool copy);
+/// What the public `load` loads.
+Loaded load_all(const at::Tensor& data, at::Device device, bool copy);
 
 /// The names of the tensors, in the order of the data.
 std::vector<std::string> names_of(const format::Header& header);
+
+/// The same, as long as the header lives.
+std::vector<std::string_view> name_views_of(const format::Header& header);
 
 /// The metadata as operators return it; empty where the header has none.
 Metadata metadata_of(const format::Header& header);

@@ -44,6 +44,9 @@ class OpenFile {
 
   const format::Header& header() const { return header_; }
 
+  /// The same, handed over: nothing else of the file is of use then.
+  format::Header take_header() && { return std::move(header_); }
+
   /// The path, as it stands in front of messages.
   const std::string& source() const { return source_; }
 

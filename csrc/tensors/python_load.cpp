@@ -6,22 +6,26 @@ namespace {
 /// The second step costs about what the collector does for so many objects.
 constexpr size_t kMany = 1000;
 
-PythonLoadResult in_steps(NamesAndTensors loaded) {
-  auto& [names, tensors] = loaded;
-  if (names.size() < kMany) {
-    return {std::move(names), std::move(tensors), std::nullopt};
+PythonLoadResult in_steps(Loaded loaded) {
+  if (loaded.tensors.size() < kMany) {
+    return {names_of(loaded.header), std::move(loaded.tensors), std::nullopt};
   }
   return {{}, {}, c10::make_intrusive<PythonLoad>(std::move(loaded))};
 }
 
 }  // namespace
 
+PythonLoad::Parts PythonLoad::take() {
+  auto [names, separator] = join_names(name_views_of(loaded_.header));
+  return {std::move(names), std::move(separator), std::move(loaded_.tensors)};
+}
+
 PythonLoadResult python_load_file(const std::string& filename, at::Device device, std::string_view backend) {
-  return in_steps(load_file_lists(filename, device, backend));
+  return in_steps(load_all(filename, device, backend));
 }
 
 PythonLoadResult python_load(const at::Tensor& data, at::Device device, bool copy) {
-  return in_steps(load_lists(data, device, copy));
+  return in_steps(load_all(data, device, copy));
 }
 
 }  // namespace torch_safetensors::tensors

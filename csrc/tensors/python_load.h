@@ -5,6 +5,7 @@
 #include <optional>
 #include <string_view>
 
+#include "tensors/joined_names.h"
 #include "tensors/load.h"
 
 namespace torch_safetensors::tensors {
@@ -14,13 +15,16 @@ namespace torch_safetensors::tensors {
 /// which it must not be for as long as reading a file may take.
 class PythonLoad : public torch::CustomClassHolder {
  public:
-  explicit PythonLoad(NamesAndTensors loaded) : loaded_(std::move(loaded)) {}
+  explicit PythonLoad(Loaded loaded) : loaded_(std::move(loaded)) {}
 
-  /// Hands it over; nothing is left.
-  NamesAndTensors take() { return std::move(loaded_); }
+  /// Names, their separator (see JoinedNames) and tensors.
+  using Parts = std::tuple<std::vector<std::string>, std::optional<std::string>, std::vector<at::Tensor>>;
+
+  /// Hands it over, once.
+  Parts take();
 
  private:
-  NamesAndTensors loaded_;
+  Loaded loaded_;
 };
 
 /// Names and tensors of a few; of many none, and what they are to be taken from.

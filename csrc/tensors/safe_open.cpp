@@ -84,12 +84,15 @@ c10::intrusive_ptr<SafeOpen> SafeOpen::reopen(const Arguments& arguments) {
 
 std::vector<std::string> SafeOpen::keys() const { return names_of(file_.header()); }
 
-std::vector<std::string> SafeOpen::sorted_keys() const {
-  std::vector<std::string> names;
+JoinedNames SafeOpen::joined_keys() const { return join_names(name_views_of(file_.header())); }
+
+JoinedNames SafeOpen::joined_sorted_keys() const {
+  std::vector<std::string_view> names;
+  names.reserve(file_.header().by_name().size());
   for (const uint32_t index : file_.header().by_name()) {
-    names.emplace_back(file_.header().tensors()[index].name);
+    names.push_back(file_.header().tensors()[index].name);
   }
-  return names;
+  return join_names(names);
 }
 
 bool SafeOpen::contains(const std::string& name) const { return file_.header().find(name) != nullptr; }

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <vector>
 
+#include "tensors/joined_names.h"
 #include "tensors/open_file.h"
 #include "torch_safetensors/torch_safetensors.h"
 
@@ -24,8 +25,10 @@ class SafeOpen : public torch::CustomClassHolder {
 
   /// In the order of the data.
   std::vector<std::string> keys() const;
-  /// Sorted by their bytes.
-  std::vector<std::string> sorted_keys() const;
+  /// For the Python package: in the order of the data, and sorted by their bytes.
+  JoinedNames joined_keys() const;
+  JoinedNames joined_sorted_keys() const;
+  int64_t size() const { return static_cast<int64_t>(file_.header().tensors().size()); }
   bool contains(const std::string& name) const;
   bool has_metadata() const;
   Metadata metadata() const;

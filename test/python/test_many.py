@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import torch_safetensors
-from torch_safetensors import load, load_file, save, save_file
+from torch_safetensors import load, load_file, safe_open, save, save_file
 from torch_safetensors._gc import gc_paused
 
 #: On both sides of where the second step begins.
@@ -88,6 +87,20 @@ def test_result_is_handed_over_once(tmp_path: Path) -> None:
     save_file({str(i): torch.zeros(1) for i in range(1000)}, path)
     names, tensors, many = torch.ops.safetensors._load_file(str(path), torch.device("cpu"), "auto")
     assert (names, tensors) == ([], [])
-    assert [len(part) for part in many.take()] == [1000, 1000]
-    assert many.take() == ([], [])
-    assert torch_safetensors.load_file(path).keys() == {str(i) for i in range(1000)}
+    assert len(many.take()[2]) == 1000
+    assert many.take()[2] == []
+
+
+CONTROLS = [chr(i) for i in range(32)]
+
+
+@pytest.mark.parametrize("odd", ["", "\n", "\n\0", "a\nb", "".join(CONTROLS), "\x1c", "\u2028", "\ud7ff"])
+@pytest.mark.parametrize("count", [1, 16, 17, 2000])
+def test_names_with_any_character(tmp_path: Path, odd: str, count: int) -> None:
+    path = tmp_path / "many.safetensors"
+    names = [odd, *(f"{odd}{i}{odd}" for i in range(count - 1))]
+    save_file({name: torch.zeros(1) for name in names}, path)
+    assert list(load_file(path)) == sorted(names)
+    file = safe_open(path)
+    assert file.keys() == file.offset_keys() == list(file) == sorted(names)
+    assert len(file) == count
