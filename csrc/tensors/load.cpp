@@ -23,15 +23,6 @@ TensorDict to_dict(Loaded loaded) {
   return dict;
 }
 
-std::vector<const format::TensorEntry*> all_entries(const format::Header& header) {
-  std::vector<const format::TensorEntry*> entries;
-  entries.reserve(header.tensors().size());
-  for (const format::TensorEntry& entry : header.tensors()) {
-    entries.push_back(&entry);
-  }
-  return entries;
-}
-
 /// A tensor whose bytes lie in `owner`'s memory at `data`.
 at::Tensor alias(std::byte* data, const format::TensorEntry& entry, const TensorType& type,
                  const at::Tensor& owner) {
@@ -79,7 +70,7 @@ Metadata metadata_of(const format::Header& header) {
 
 Loaded load_all(const std::string& filename, at::Device device, std::string_view backend) {
   OpenFile file(filename, backend);
-  std::vector<at::Tensor> tensors = file.read(all_entries(file.header()), device);
+  std::vector<at::Tensor> tensors = file.read_all(device);
   return {std::move(file).take_header(), std::move(tensors)};
 }
 

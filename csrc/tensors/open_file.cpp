@@ -82,6 +82,18 @@ std::vector<at::Tensor> OpenFile::read(std::span<const format::TensorEntry* cons
   return to_device(backend_ == Backend::kMmap ? read_mapped(entries) : read_copied(entries), device);
 }
 
+std::vector<at::Tensor> OpenFile::read_all(c10::Device device) const {
+  std::vector<const format::TensorEntry*> entries;
+  entries.reserve(header_.tensors().size());
+  for (const format::TensorEntry& entry : header_.tensors()) {
+    entries.push_back(&entry);
+  }
+  if (backend_ == Backend::kMmap && device.is_cpu()) {
+    mapping()->read_ahead(file_);
+  }
+  return read(entries, device);
+}
+
 std::vector<at::Tensor> OpenFile::read_mapped(std::span<const format::TensorEntry* const> entries) const {
   const c10::intrusive_ptr<SharedMapping> pages = mapping();
   std::vector<at::Tensor> tensors;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 #include "io/file.h"
 #include "io/huge_pages.h"
 #include "io/mapping.h"
+#include "io/read_ahead.h"
 #include "tensors/storage.h"
 #include "tensors/strided_runs.h"
 
@@ -31,8 +33,12 @@ class SharedMapping : public c10::intrusive_ptr_target {
   explicit SharedMapping(const io::File& file) : mapping_(file) {}
   std::span<std::byte> bytes() const { return mapping_.bytes(); }
 
+  /// Has the system read all of it, for as long as this lives (io/read_ahead.h).
+  void read_ahead(const io::File& file) { read_ahead_.emplace(file); }
+
  private:
   io::Mapping mapping_;
+  std::optional<io::ReadAhead> read_ahead_;
 };
 
 /// A safetensors file that is open and whose header is valid. Safe to use from several threads.
@@ -58,6 +64,10 @@ class OpenFile {
 
   /// The same for one.
   at::Tensor read(const format::TensorEntry& entry, c10::Device device) const;
+
+  /// All tensors, in the order of the header. Nearly always all of them are used soon: a mapped file that is
+  /// not in memory is read ahead in the background.
+  std::vector<at::Tensor> read_all(c10::Device device) const;
 
   /// A dense copy of a part of a tensor; reads no more than it needs, bar gaps shorter than a page.
   /// A contiguous part of a mapped file is not copied.

@@ -1,0 +1,109 @@
+#include "io/read_ahead.h"
+
+#include <gtest/gtest.h>
+
+#if defined(__linux__)
+#include <fcntl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <iterator>
+#include <thread>
+
+#include "io/child.h"
+#include "io/test_directory.h"
+
+namespace torch_safetensors::io {
+namespace {
+
+constexpr size_t kSize = 64 << 20;
+
+/// Waits for what a thread does in the background.
+bool happens(const std::function<bool()>& condition) {
+  for (int i = 0; i < 1000 && !condition(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return condition();
+}
+
+size_t threads() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/task"),
+                       std::filesystem::directory_iterator());
+}
+
+class ReadAheadTest : public ::testing::Test {
+ protected:
+  std::string make(size_t size) { return write_file(directory_ / "f", std::string(size, 'x')); }
+
+  /// Writes the file out and has the system forget it.
+  void evict(const File& file) {
+    ASSERT_EQ(::fsync(file.descriptor()), 0);
+    ASSERT_EQ(::posix_fadvise(file.descriptor(), 0, 0, POSIX_FADV_DONTNEED), 0);
+    ASSERT_FALSE(is_in_memory(file, file.size() - 1));
+  }
+
+  static bool is_in_memory(const File& file, size_t offset) {
+    char byte;
+    iovec piece{&byte, 1};
+    return ::preadv2(file.descriptor(), &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT) == 1;
+  }
+
+  TestDirectory directory_;
+};
+
+TEST_F(ReadAheadTest, BringsAFileIntoMemory) {
+  const File file(make(kSize));
+  const size_t before = threads();
+  const size_t descriptors = open_descriptors();
+  evict(file);
+  {
+    const ReadAhead ahead(file);
+    for (size_t offset = 0; offset < kSize; offset += kSize / 64) {
+      EXPECT_TRUE(happens([&] { return is_in_memory(file, offset); })) << offset;
+    }
+  }
+  EXPECT_TRUE(happens([&] { return threads() == before && open_descriptors() == descriptors; }));
+}
+
+TEST_F(ReadAheadTest, LeavesAFileInMemoryAlone) {
+  const File file(make(kSize));
+  const size_t before = threads();
+  const ReadAhead ahead(file);
+  EXPECT_EQ(threads(), before);
+}
+
+TEST_F(ReadAheadTest, LeavesASmallFileAlone) {
+  const File file(make(1 << 20));
+  evict(file);
+  const size_t before = threads();
+  const ReadAhead ahead(file);
+  EXPECT_EQ(threads(), before);
+}
+
+TEST_F(ReadAheadTest, EndsWithItsOwner) {
+  const File file(make(4 * kSize));
+  evict(file);
+  const size_t before = threads();
+  {
+    const ReadAhead ahead(file);
+  }
+  EXPECT_TRUE(happens([&] { return threads() == before; }));
+  EXPECT_FALSE(is_in_memory(file, 2 * kSize));  // where nobody has looked: that alone has a file read there
+}
+
+TEST_F(ReadAheadTest, OutlivesTheFileAndAFork) {
+  std::optional<File> file(make(kSize));
+  evict(*file);
+  auto ahead = std::make_unique<ReadAhead>(*file);
+  file.reset();
+  EXPECT_EQ(run_in_child([&] { ahead.reset(); }), 0);
+  const File again(directory_ / "f");
+  EXPECT_TRUE(happens([&] { return is_in_memory(again, kSize - 1); }));
+}
+
+}  // namespace
+}  // namespace torch_safetensors::io
+#endif
