@@ -7,12 +7,19 @@
 #include "format/header_json.h"
 #include "format/name_order.h"
 #include "format/no_holes.h"
+#include "format/plain_header.h"
 #include "format/tensor_size.h"
 #include "format/text.h"
 #include "torch_safetensors/errors.h"
 
 namespace torch_safetensors::format {
 namespace {
+
+/// Most headers are as writers write them; RapidJSON takes all others, and knows what is wrong with them.
+HeaderContent parse_json(std::string_view json) {
+  std::optional<HeaderContent> plain = read_plain_header(json);
+  return plain ? std::move(*plain) : parse_header_json(json);
+}
 
 /// Files are mostly in order already; tensors without bytes stay in the order of the header.
 void sort_by_offset(std::vector<TensorEntry>& tensors) {
@@ -65,7 +72,7 @@ std::vector<uint32_t> sort_names(std::span<const TensorEntry> tensors) {
 }  // namespace
 
 Header parse_header(std::string_view json, uint64_t data_size) {
-  HeaderContent parsed = parse_header_json(json);
+  HeaderContent parsed = parse_json(json);
   Header header;
   header.names_ = std::move(parsed.names);
   header.dims_ = std::move(parsed.dims);
