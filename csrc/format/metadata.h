@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <ranges>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -55,7 +56,6 @@ class Metadata {
   std::string_view value_of(const Item& item) const {
     return {text_.data() + item.begin + item.key_size, item.value_size};
   }
-  bool sorts_before(const Item& a, const Item& b) const;
 
   std::string text_;
   std::vector<Item> items_;
@@ -71,7 +71,11 @@ class MetadataBuilder {
   Metadata build() &&;
 
  private:
+  using Item = Metadata::Item;
+
   void sort_out();
+  void sort_alike(std::span<Item> items);
+  void keep_last_of_equal();
 
   Metadata metadata_;
 };

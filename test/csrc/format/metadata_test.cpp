@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 #include <string>
@@ -80,6 +81,17 @@ TEST(MetadataBuilder, IsTheMapOfWhatWasAdded) {
   for (const auto& [key, value] : expected) {
     EXPECT_EQ(metadata[at++], Metadata::Pair(key, value));
   }
+}
+
+TEST(MetadataBuilder, IsTheMapOfMillionsThatWereAdded) {
+  MetadataBuilder builder;
+  for (size_t i = 0; i < 2'500'000; ++i) {
+    builder.add(std::to_string(i * 7919 % 1'500'000), std::to_string(i));
+  }
+  const Metadata metadata = std::move(builder).build();
+  ASSERT_EQ(metadata.size(), 1'500'000u);
+  EXPECT_TRUE(std::ranges::is_sorted(metadata.pairs(), {}, [](const auto& pair) { return pair.first; }));
+  EXPECT_EQ(metadata[0], Metadata::Pair("0", "1500000"));
 }
 
 }  // namespace

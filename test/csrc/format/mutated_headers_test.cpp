@@ -95,7 +95,7 @@ class Mutator {
  public:
   std::string next() {
     std::string json = kHeaders[below(kHeaders.size())];
-    for (size_t i = 1 + below(3); i > 0; --i) {
+    for (size_t i = below(4) == 0 ? 3 : 1; i > 0; --i) {
       mutate(json);
     }
     return json;
