@@ -5,7 +5,9 @@
 #include <tuple>
 
 #include "format/header_json.h"
+#include "format/name_order.h"
 #include "format/no_holes.h"
+#include "format/plain_header.h"
 #include "format/tensor_size.h"
 #include "format/text.h"
 #include "torch_safetensors/errors.h"
@@ -13,18 +15,10 @@
 namespace torch_safetensors::format {
 namespace {
 
-std::vector<TensorEntry> to_entries(const std::vector<JsonTensor>& tensors, const std::vector<char>& names,
-                                    const std::vector<int64_t>& dims) {
-  std::vector<TensorEntry> entries;
-  entries.reserve(tensors.size());
-  for (const JsonTensor& tensor : tensors) {
-    entries.push_back({{names.data() + tensor.name_begin, tensor.name_size},
-                       tensor.dtype,
-                       {dims.data() + tensor.dims_begin, tensor.dims_size},
-                       tensor.begin,
-                       tensor.end});
-  }
-  return entries;
+/// Most headers are as writers write them; RapidJSON takes all others, and knows what is wrong with them.
+HeaderContent parse_json(std::string_view json) {
+  std::optional<HeaderContent> plain = read_plain_header(json);
+  return plain ? std::move(*plain) : parse_header_json(json);
 }
 
 /// Files are mostly in order already; tensors without bytes stay in the order of the header.
@@ -54,31 +48,35 @@ void check_sizes(std::span<const TensorEntry> tensors) {
   }
 }
 
-/// Sorted, not hashed: nobody can choose names that make this slow. Duplicates end up side by side.
+/// Files are mostly sorted by name, too, or in some stretches.
 std::vector<uint32_t> sort_names(std::span<const TensorEntry> tensors) {
-  std::vector<uint32_t> order(tensors.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto before = [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; };
-  if (!std::is_sorted(order.begin(), order.end(), before)) {
-    std::sort(order.begin(), order.end(), before);
+  const auto not_before = [](const TensorEntry& a, const TensorEntry& b) { return a.name >= b.name; };
+  if (std::adjacent_find(tensors.begin(), tensors.end(), not_before) == tensors.end()) {
+    std::vector<uint32_t> order(tensors.size());
+    std::iota(order.begin(), order.end(), 0);
+    return order;
   }
-  const auto same = [&](uint32_t a, uint32_t b) { return tensors[a].name == tensors[b].name; };
-  const auto twin = std::adjacent_find(order.begin(), order.end(), same);
-  if (twin != order.end()) {
-    throw SafetensorError("tensor " + in_quotes(tensors[*twin].name) +
+  std::vector<std::string_view> names;
+  names.reserve(tensors.size());
+  for (const TensorEntry& tensor : tensors) {
+    names.push_back(tensor.name);
+  }
+  NameOrder order = order_names(names);
+  if (order.twin) {
+    throw SafetensorError("tensor " + in_quotes(*order.twin) +
                           ": duplicate name: two tensors of the header have it");
   }
-  return order;
+  return std::move(order.indices);
 }
 
 }  // namespace
 
 Header parse_header(std::string_view json, uint64_t data_size) {
-  JsonHeader parsed = parse_header_json(json);
+  HeaderContent parsed = parse_json(json);
   Header header;
   header.names_ = std::move(parsed.names);
   header.dims_ = std::move(parsed.dims);
-  header.tensors_ = to_entries(parsed.tensors, header.names_, header.dims_);
+  header.tensors_ = std::move(parsed.tensors);
   header.metadata_ = std::move(parsed.metadata);
   sort_by_offset(header.tensors_);
   // Before the offsets are judged: twins mostly overlap too, and that would be the lesser reason.

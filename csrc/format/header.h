@@ -1,19 +1,16 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <span>
-#include <string>
 #include <string_view>
 #include <vector>
 
 #include "format/dtype.h"
+#include "format/fixed_buffer.h"
+#include "format/metadata.h"
 
 namespace torch_safetensors::format {
-
-/// The `__metadata__` of a file, sorted by key.
-using Metadata = std::map<std::string, std::string, std::less<>>;
 
 /// Bytes of the length field in front of the header.
 inline constexpr uint64_t kPrefixSize = 8;
@@ -58,9 +55,8 @@ class Header {
   friend Header parse_header(std::string_view json, uint64_t data_size);
   Header() = default;
 
-  // Vectors and not strings: moving them leaves the views valid.
-  std::vector<char> names_;
-  std::vector<int64_t> dims_;
+  FixedBuffer<char> names_;
+  FixedBuffer<int64_t> dims_;
   std::vector<TensorEntry> tensors_;
   std::vector<uint32_t> by_name_;
   std::optional<Metadata> metadata_;

@@ -81,14 +81,11 @@ std::string reason_of(rapidjson::ParseErrorCode code, std::string_view rest) {
 
 }  // namespace
 
-JsonHeader parse_header_json(std::string_view json) {
+HeaderContent parse_header_json(std::string_view json) {
   if (const size_t valid = utf8_prefix(json); valid != json.size()) {
     throw SafetensorError("invalid UTF-8 in header at byte " + std::to_string(valid));
   }
-  JsonHeader header;
-  // As many as there can be, a digit and a comma each: memory that is not touched costs nothing, and
-  // growing step by step would take more of it for a while.
-  header.dims.reserve(json.size() / 2);
+  HeaderContent header(json);
   std::string text(json);
   HeaderBuilder builder(header);
   Handler handler(builder);

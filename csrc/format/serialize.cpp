@@ -1,10 +1,11 @@
 #include "format/serialize.h"
 
-#include <algorithm>
-#include <numeric>
-#include <tuple>
+#include <charconv>
+#include <cstring>
 
 #include "format/checked.h"
+#include "format/json_special.h"
+#include "format/name_order.h"
 #include "format/tensor_size.h"
 #include "format/text.h"
 #include "torch_safetensors/errors.h"
@@ -12,45 +13,72 @@
 namespace torch_safetensors::format {
 namespace {
 
-constexpr std::string_view kMetadataKey = "__metadata__";
-
 /// The JSON is padded so that the data begins at a multiple of this.
 constexpr size_t kAlignment = 8;
 
-/// As serde_json writes strings, which is what makes files the reference's to the byte: the short escapes,
-/// lower-case
-/// \u00xx for other control characters, everything else as it is.
-void append_string(std::string& to, std::string_view text) {
+/// Escapes as serde_json does, which is what makes files the reference's to the byte: the short ones,
+/// lower-case \u00xx for other control characters, and nothing else.
+void append_escaped(std::string& to, char c) {
   constexpr std::string_view kShort = "\b\t\n\f\r\"\\";
   constexpr std::string_view kLetters = "btnfr\"\\";
   constexpr char kDigits[] = "0123456789abcdef";
-  to += '"';
-  for (const char c : text) {
-    if (static_cast<unsigned char>(c) >= 0x20 && c != '"' && c != '\\') {
-      to += c;
-    } else if (const size_t found = kShort.find(c); found != kShort.npos) {
-      to += '\\';
-      to += kLetters[found];
-    } else {
-      to += "\\u00";
-      to += kDigits[c >> 4];
-      to += kDigits[c & 15];
+  if (const size_t found = kShort.find(c); found != kShort.npos) {
+    to += '\\';
+    to += kLetters[found];
+  } else {
+    to += "\\u00";
+    to += kDigits[c >> 4];
+    to += kDigits[c & 15];
+  }
+}
+
+/// Bytes of `text` before the first one that has to be escaped.
+size_t unescaped_prefix(std::string_view text) {
+  size_t at = 0;
+  for (uint64_t word; text.size() - at >= sizeof(word); at += sizeof(word)) {
+    std::memcpy(&word, text.data() + at, sizeof(word));
+    if (special_bytes(word) != 0) {
+      break;
     }
   }
+  while (at < text.size() && !is_special(text[at])) {
+    ++at;
+  }
+  return at;
+}
+
+void append_string(std::string& to, std::string_view text) {
   to += '"';
+  while (true) {
+    const size_t size = unescaped_prefix(text);
+    to += text.substr(0, size);
+    if (size == text.size()) {
+      break;
+    }
+    append_escaped(to, text[size]);
+    text.remove_prefix(size + 1);
+  }
+  to += '"';
+}
+
+template <typename Integer>
+void append_number(std::string& to, Integer value) {
+  char digits[20];
+  const auto result = std::to_chars(std::begin(digits), std::end(digits), value);
+  to.append(digits, static_cast<size_t>(result.ptr - digits));
 }
 
 void append_metadata(std::string& to, const Metadata& metadata) {
   append_string(to, kMetadataKey);
   to += ":{";
-  for (auto item = metadata.begin(); item != metadata.end(); ++item) {
-    if (!is_utf8(item->first) || !is_utf8(item->second)) {
-      throw SafetensorError("metadata: key " + in_quotes(item->first) + " or its value is not UTF-8");
+  for (const auto& [key, value] : metadata.pairs()) {
+    if (!is_utf8(key) || !is_utf8(value)) {
+      throw SafetensorError("metadata: key " + in_quotes(key) + " or its value is not UTF-8");
     }
-    to += item == metadata.begin() ? "" : ",";
-    append_string(to, item->first);
+    to += to.back() == '{' ? "" : ",";
+    append_string(to, key);
     to += ':';
-    append_string(to, item->second);
+    append_string(to, value);
   }
   to += '}';
 }
@@ -61,10 +89,16 @@ void append_tensor(std::string& to, const TensorSpec& spec, uint64_t begin, uint
   to += dtype_name(spec.dtype);
   to += "\",\"shape\":[";
   for (size_t i = 0; i < spec.shape.size(); ++i) {
-    to += i == 0 ? "" : ",";
-    to += std::to_string(spec.shape[i]);
+    if (i > 0) {
+      to += ',';
+    }
+    append_number(to, spec.shape[i]);
   }
-  to += "],\"data_offsets\":[" + std::to_string(begin) + ',' + std::to_string(end) + "]}";
+  to += "],\"data_offsets\":[";
+  append_number(to, begin);
+  to += ',';
+  append_number(to, end);
+  to += "]}";
 }
 
 uint64_t end_of(const TensorSpec& spec, uint64_t begin) {
@@ -88,13 +122,36 @@ void check_name(const TensorSpec& spec) {
   }
 }
 
+/// Dtypes downwards, and within each the names upwards.
 std::vector<size_t> order_of(std::span<const TensorSpec> specs) {
-  std::vector<size_t> order(specs.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return std::tie(specs[b].dtype, specs[a].name) < std::tie(specs[a].dtype, specs[b].name);
-  });
+  std::vector<std::vector<size_t>> of_dtype(kDTypeCount);
+  for (size_t i = 0; i < specs.size(); ++i) {
+    of_dtype[static_cast<size_t>(specs[i].dtype)].push_back(i);
+  }
+  std::vector<size_t> order;
+  order.reserve(specs.size());
+  std::vector<std::string_view> names;
+  for (auto indices = of_dtype.rbegin(); indices != of_dtype.rend(); ++indices) {
+    names.clear();
+    for (const size_t index : *indices) {
+      names.push_back(specs[index].name);
+    }
+    for (const uint32_t place : order_names(names).indices) {
+      order.push_back((*indices)[place]);
+    }
+  }
   return order;
+}
+
+/// Bytes that the header will have at most, bar escapes: so that it need not grow.
+size_t expected_size(std::span<const TensorSpec> specs) {
+  constexpr size_t kAroundName = 128;
+  constexpr size_t kDimension = 20;
+  size_t size = kAroundName;
+  for (const TensorSpec& spec : specs) {
+    size += spec.name.size() + kAroundName + spec.shape.size() * kDimension;
+  }
+  return size;
 }
 
 /// Length field and padding around the JSON that follows kPrefixSize free bytes.
@@ -113,7 +170,10 @@ void finish(std::string& bytes) {
 }  // namespace
 
 SerializedHeader serialize_header(std::span<const TensorSpec> specs, const Metadata* metadata) {
-  SerializedHeader header{std::string(kPrefixSize, '\0') + '{', order_of(specs), 0};
+  SerializedHeader header{"", order_of(specs), 0};
+  header.bytes.reserve(expected_size(specs));
+  header.bytes.append(kPrefixSize, '\0');
+  header.bytes += '{';
   if (metadata != nullptr) {
     append_metadata(header.bytes, *metadata);
   }

@@ -1,10 +1,13 @@
 #include "format/text.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace torch_safetensors::format {
 namespace {
+
+static_assert(std::endian::native == std::endian::little, "bytes are read as words");
 
 constexpr size_t kLongest = 200;
 
@@ -89,6 +92,25 @@ size_t utf8_prefix(std::string_view text) {
     at += length;
   }
   return at;
+}
+
+bool has_surrogate(std::string_view text) {
+  for (size_t at = text.find('\xED'); at != text.npos; at = text.find('\xED', at + 1)) {
+    if (at + 1 < text.size() && static_cast<unsigned char>(text[at + 1]) >= 0xA0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+uint64_t sortable_prefix(std::string_view text) {
+  uint64_t word = 0;
+  if (text.size() >= sizeof(word)) {
+    std::memcpy(&word, text.data(), sizeof(word));  // all at once where there is enough of it
+  } else {
+    std::memcpy(&word, text.data(), text.size());
+  }
+  return __builtin_bswap64(word);
 }
 
 std::string describe(DType dtype, std::span<const int64_t> shape) {

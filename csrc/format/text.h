@@ -22,6 +22,13 @@ size_t utf8_prefix(std::string_view text);
 /// True if all of `text` is.
 inline bool is_utf8(std::string_view text) { return utf8_prefix(text) == text.size(); }
 
+/// True if a surrogate is encoded in `text`, which is UTF-8 otherwise.
+bool has_surrogate(std::string_view text);
+
+/// The first eight bytes of `text`, the first one highest, 0 for those that it lacks: of two texts the one
+/// with the smaller number sorts before the other.
+uint64_t sortable_prefix(std::string_view text);
+
 /// `F32 [2, 2]`, for error messages; of more than 16 dimensions the first ones and their number.
 std::string describe(DType dtype, std::span<const int64_t> shape);
 

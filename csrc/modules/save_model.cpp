@@ -12,9 +12,17 @@ std::string save_model(Model model, const std::string& filename, const std::opti
   const tensors::DroppedNames dropped = tensors::find_dropped_names(model.tensors);
   std::optional<format::Metadata> pairs = tensors::to_format(metadata);
   if (!dropped.empty()) {
-    // The caller's own entry wins over ours, as in the reference.
-    pairs = pairs.value_or(format::Metadata());
-    pairs->insert(dropped.begin(), dropped.end());
+    format::MetadataBuilder all;
+    for (const auto& [name, kept] : dropped) {
+      all.add(name, kept);
+    }
+    // Behind ours, since the caller's own entry wins, as in the reference.
+    if (pairs) {
+      for (const auto& [key, value] : pairs->pairs()) {
+        all.add(key, value);
+      }
+    }
+    pairs = std::move(all).build();
   }
   std::erase_if(model.tensors, [&](const auto& named) { return dropped.contains(named.name); });
   if (force_contiguous) {

@@ -61,8 +61,8 @@ std::vector<std::string> names_of(const format::Header& header) {
 Metadata metadata_of(const format::Header& header) {
   Metadata result;
   if (header.metadata()) {
-    for (const auto& [key, value] : *header.metadata()) {
-      result.insert(key, value);
+    for (const auto& [key, value] : header.metadata()->pairs()) {
+      result.insert(std::string(key), std::string(value));
     }
   }
   return result;

@@ -124,11 +124,11 @@ std::optional<format::Metadata> to_format(const std::optional<Metadata>& metadat
   if (!metadata) {
     return std::nullopt;
   }
-  format::Metadata result;
+  format::MetadataBuilder result;
   for (const auto& item : *metadata) {
-    result.emplace(item.key(), item.value());
+    result.add(item.key(), item.value());
   }
-  return result;
+  return std::move(result).build();
 }
 
 int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& metadata) {

@@ -12,10 +12,10 @@ using std::string_literals::operator""s;
 TEST(HeaderJson, AcceptsAnEmptyObject) { EXPECT_TRUE(parse("{}").tensors.empty()); }
 
 TEST(HeaderJson, AcceptsWhitespaceAroundEverything) {
-  const JsonHeader header = parse(
+  const HeaderContent header = parse(
       " \t\r\n{ \"w\" : { \"dtype\" : \"U8\" , \"shape\" : [ 1 , 2 ] ,\n\"data_offsets\" : [ 0 , 2 ] } } "
       "\t\r\n");
-  EXPECT_EQ(header.dims, (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(dims_of(header), (std::vector<int64_t>{1, 2}));
 }
 
 TEST(HeaderJson, AcceptsEveryNameThatIsUnicode) {
@@ -37,7 +37,7 @@ TEST(HeaderJson, AcceptsEveryNameThatIsUnicode) {
 }
 
 TEST(HeaderJson, AcceptsEscapesInTheWordsOfTheFormat) {
-  const JsonHeader header = parse(
+  const HeaderContent header = parse(
       R"({"\u005f_metadata__":{"k":"v"},"w":{"dt\u0079pe":"F\u00332","shape":[],"data\u005foffsets":[0,4]}})");
   EXPECT_EQ(header.tensors.at(0).dtype, DType::kF32);
   EXPECT_EQ(header.metadata, (Metadata{{"k", "v"}}));

@@ -87,7 +87,7 @@ TEST(Header, StaysValidWhenItIsMoved) {
   ASSERT_NE(again.find("w"), nullptr);
   EXPECT_EQ(again.tensors()[0].name, "w");
   EXPECT_EQ(again.tensors()[0].shape[0], 4);
-  EXPECT_EQ(again.metadata()->at("k"), "v");
+  EXPECT_EQ(again.metadata(), (Metadata{{"k", "v"}}));
 }
 
 TEST(Header, OutlivesTheText) {

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "error_of.h"
 #include "format/header_json.h"
@@ -29,7 +31,7 @@ inline std::string nested(int levels) {
   return std::string(static_cast<size_t>(levels), '[') + std::string(static_cast<size_t>(levels), ']');
 }
 
-inline JsonHeader parse(const std::string& json) { return parse_header_json(json); }
+inline HeaderContent parse(const std::string& json) { return parse_header_json(json); }
 
 /// What a refused header says behind `invalid JSON in header at byte `.
 inline std::string refusal(const std::string& json) {
@@ -38,9 +40,14 @@ inline std::string refusal(const std::string& json) {
   return error.starts_with(prefix) ? error.substr(prefix.size()) : error;
 }
 
-inline std::string name_of(const JsonHeader& header, size_t index = 0) {
-  const JsonTensor& tensor = header.tensors.at(index);
-  return {header.names.data() + tensor.name_begin, tensor.name_size};
+inline std::string name_of(const HeaderContent& header, size_t index = 0) {
+  return std::string(header.tensors.at(index).name);
+}
+
+/// Those of all tensors, one after the other.
+inline std::vector<int64_t> dims_of(const HeaderContent& header) {
+  const auto dims = header.dims.values();
+  return {dims.begin(), dims.end()};
 }
 
 }  // namespace torch_safetensors::format
