@@ -1,6 +1,11 @@
 // How fast headers are parsed and written, and what hostile ones cost: time, and the memory that parsing adds
-// at its peak to the text. Run without arguments; `header_parse 100000` is about headers of so many tensors
-// alone, and `header_parse canonical 100000 50` repeats one case for a profiler.
+// at its peak to the text.
+//
+//   cmake -S . -B build/bench -DTORCH_SAFETENSORS_CORE_ONLY=ON -DTORCH_SAFETENSORS_BUILD_BENCHMARKS=ON
+//   cmake --build build/bench --target header_parse && build/bench/header_parse
+//
+// `header_parse 100000` is about headers of so many tensors alone, and `header_parse canonical 100000 50`
+// repeats one case for a profiler.
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
