@@ -44,10 +44,9 @@ bool HeaderBuilder::on_number(std::string_view text) {
   return scalar("a number");
 }
 
-// RapidJSON lets the escape of a lone low surrogate through and encodes it as if it were a character.
-// In text that was UTF-8 before, nothing else can put such bytes there.
-
 bool HeaderBuilder::on_string(std::string_view text) {
+  // RapidJSON lets the escape of a lone low surrogate through and encodes it as if it were a character.
+  // In text that was UTF-8 before, nothing else can put such bytes there.
   if (has_surrogate(text)) {
     return fail("lone surrogate in a string");
   }

@@ -19,12 +19,13 @@ class JsonScanner {
 
   /// Takes `c`, one of JSON's punctuation characters, if it is next.
   bool take(char c) {
-    skip_whitespace();
-    if (at_ == end_ || *at_ != c) {
-      return false;
+    if (at_ != end_ && *at_ == c) {
+      ++at_;
+      return true;
     }
-    ++at_;
-    return true;
+    const char* const before = at_;
+    skip_whitespace();
+    return at_ != before && take(c);
   }
 
   /// Takes a string without escapes. `ascii` tells that it is valid UTF-8 for that reason.

@@ -98,6 +98,18 @@ TEST(Serialize, ReadsBackEveryCharacterBelow256) {
   }
 }
 
+TEST(Serialize, EscapesAtEveryPlaceOfAName) {
+  for (size_t before = 0; before < 20; ++before) {
+    for (const size_t after : {0, 1, 9}) {
+      const std::string name = std::string(before, 'a') + "\n\"" + std::string(after, 'b') + "\x1F";
+      const TensorSpec specs[] = {{name, DType::kU8, {}}};
+      const std::string json = json_of(serialize_header(specs, nullptr));
+      EXPECT_EQ(json.substr(0, json.find(':')),
+                "{\"" + std::string(before, 'a') + "\\n\\\"" + std::string(after, 'b') + "\\u001f\"");
+    }
+  }
+}
+
 TEST(Serialize, WritesTensorsWithoutBytes) {
   const Shape none{0};
   const TensorSpec specs[] = {{"b", DType::kF32, none}, {"a", DType::kF32, {}}, {"c", DType::kF32, none}};

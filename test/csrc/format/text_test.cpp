@@ -48,6 +48,21 @@ TEST(Utf8Prefix, EndsBeforeWhatIsNotUtf8) {
   }
 }
 
+TEST(HasSurrogate, WhereOneIsEncoded) {
+  for (const char* const text : {"\xED\xA0\x80", "a\xED\xBF\xBF", "\uD7FF\xED\xB0\x80z"}) {
+    EXPECT_TRUE(has_surrogate(text)) << testing::PrintToString(text);
+  }
+  for (const char* const text : {"", "a", "\uD000", "\uD7FF\uE000", "\U0001F600"}) {
+    EXPECT_FALSE(has_surrogate(text)) << testing::PrintToString(text);
+  }
+}
+
+TEST(SortablePrefix, SortsAsTheTextDoes) {
+  EXPECT_EQ(sortable_prefix(""), 0u);
+  EXPECT_EQ(sortable_prefix("ab"), UINT64_C(0x6162000000000000));
+  EXPECT_EQ(sortable_prefix("\xFF\x80 345678"), UINT64_C(0xFF80203334353637));
+}
+
 TEST(Quoted, EscapesWhatIsNotPrintable) {
   EXPECT_EQ(format::in_quotes(""), "''");
   EXPECT_EQ(format::in_quotes("a \u00E9\u4E2D\U0001F600"), "'a \u00E9\u4E2D\U0001F600'");
