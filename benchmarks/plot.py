@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .goals import GOALS
+from .report import ratio as times
 from .results import CaseResult
 from .settings import Settings
 
@@ -30,7 +31,7 @@ def load_pyplot(settings: Settings) -> Any:
 def draw_ratios(results: Sequence[CaseResult], path: Path, settings: Settings) -> None:
     """A bar per case: how many times faster than the reference; with goal, limit and best other peer."""
     pyplot = load_pyplot(settings)
-    shown = [result for result in results if result.ratio("reference") is not None][::-1]
+    shown = [result for result in results if result.ratio("reference") is not None and not _is_absolute(result)][::-1]
     figure, axes = pyplot.subplots(figsize=(9, 1.6 + 0.34 * len(shown)), layout="constrained")
     places = range(len(shown))
     ours = [result.ratio("reference") or 1 for result in shown]
@@ -38,8 +39,16 @@ def draw_ratios(results: Sequence[CaseResult], path: Path, settings: Settings) -
         places, [value - 1 for value in ours], left=1, color=OURS, height=0.62, label="torch_safetensors", zorder=2
     )
     for place, value in zip(places, ours, strict=True):
-        text = f"{value:.3g}x"
-        axes.annotate(text, (max(value, 1), place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(
+            times(value),
+            (1.0, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontweight="bold",
+            color=OURS,
+        )
     marks = {
         "goal": ("|", "black", [_goal(result) for result in shown]),
         "limit of the machine": ("D", QUIET, [result.ratio("reference", to="limit") for result in shown]),
@@ -65,9 +74,13 @@ def draw_ratios(results: Sequence[CaseResult], path: Path, settings: Settings) -
     pyplot.close(figure)
 
 
+def _is_absolute(result: CaseResult) -> bool:
+    return result.name in GOALS and GOALS[result.name].seconds
+
+
 def _goal(result: CaseResult) -> float | None:
     goal = GOALS.get(result.name)
-    return goal.at_least if goal is not None and goal.against == "reference" and not goal.seconds else None
+    return goal.at_least if goal is not None and goal.against == "reference" else None
 
 
 def _best_other(result: CaseResult) -> float | None:

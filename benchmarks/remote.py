@@ -53,6 +53,10 @@ class RemoteWorker:
             self.close()
             raise
 
+    @property
+    def process(self) -> int:
+        return self._process.pid
+
     def call(self, command: str, *arguments: Any) -> Any:
         self._send(command, arguments)
         if not self._connection.poll(self._settings.timeout):

@@ -30,14 +30,15 @@ def mounted(settings: Settings, folder: Path, mount: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "benchmarks.slow_fs", str(folder), str(mount)]
     paths = os.pathsep.join([str(settings.peers / "mfusepy"), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": paths}
-    server = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    log_path = settings.disk / "slow-fs.log"
+    with log_path.open("wb") as log:
+        server = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 10
         while not os.path.ismount(mount):
             if server.poll() is not None or time.monotonic() > deadline:
-                server.kill()
-                output = (server.communicate()[0] or b"").decode(errors="replace").strip()
-                raise CannotRunError(f"no FUSE here (apt-get install fuse3): {output[-200:]}")
+                last_words = log_path.read_text(errors="replace").strip().splitlines()[-1:]
+                raise CannotRunError(f"no FUSE here (apt-get install fuse3): {' '.join(last_words)}")
             time.sleep(0.05)
         yield
     finally:

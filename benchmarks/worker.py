@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 import traceback
 from multiprocessing.connection import Connection
 from typing import Any
@@ -37,15 +38,18 @@ class Worker:
         action = case.limit(Raw(settings.disk)) if is_limit else case.prepare(self._peer)
         self._case, self._action = case, action
 
-    def first(self) -> None:
-        """A run that is checked, and warms up."""
+    def first(self) -> float:
+        """A run that is checked, and warms up. Returns the seconds that a sample takes, with all around it."""
         case, action = self._work()
+        start = time.perf_counter()
         case.sample(action)
+        elapsed = time.perf_counter() - start
         result = case.take_result()
         if self._peer.name != "limit":
             case.check(result)
         del result
         case.calibrate(action)
+        return elapsed
 
     def sample(self) -> float:
         case, action = self._work()
