@@ -65,7 +65,7 @@ def settings_for(options: argparse.Namespace) -> Iterator[Settings]:
             seed=options.seed,
             timeout=60.0 if options.scaling else 120.0,
             memory=not options.no_memory,
-            device=options.device or "cpu",
+            device="cuda:0" if options.device == "cuda" else options.device or "cpu",
         )
 
 

@@ -12,7 +12,7 @@ from ..peers.base import Peer, Tensors
 from ..raw import Raw
 from ..settings import Settings
 from .cold import drop_from_cache
-from .load import LoadCase
+from .load import LoadCase, read_every_byte
 
 BLOCK = 64 << 20
 
@@ -21,8 +21,7 @@ def wait_for(device: str) -> None:
     """Until everything that was started there is done."""
     import torch
 
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+    torch.cuda.synchronize(device)
 
 
 class DeviceWarm(LoadCase):
@@ -36,6 +35,7 @@ class DeviceWarm(LoadCase):
     def __init__(self, settings: Settings, count: str, gigabytes: str) -> None:
         super().__init__(settings, contents.on_device(settings, int(count), float(gigabytes)))
         self.device = settings.device
+        self.on_gpu = settings.device.startswith("cuda")
 
     def prepare(self, peer: Peer) -> Action:
         load: Callable[..., Tensors] = getattr(peer, self.verb)
@@ -43,7 +43,10 @@ class DeviceWarm(LoadCase):
 
         def action() -> Tensors:
             tensors = load(path, self.device)
-            wait_for(self.device)
+            if self.on_gpu:
+                wait_for(self.device)
+            else:  # there, a lazy mapping has not moved anything yet
+                read_every_byte(tensors.values())
             return tensors
 
         return action
@@ -52,22 +55,22 @@ class DeviceWarm(LoadCase):
         """Every run starts with a device that holds nothing, as the first load of a program does."""
         import torch
 
-        if self.device.startswith("cuda"):
+        if self.on_gpu:
             torch.cuda.empty_cache()
 
     def limit(self, raw: Raw) -> Action:
         del raw
         import torch
 
-        on_gpu = self.device.startswith("cuda")
         block = min(BLOCK, self.content.nbytes)
-        source = torch.ones(block, dtype=torch.uint8, pin_memory=on_gpu)
+        source = torch.ones(block, dtype=torch.uint8, pin_memory=self.on_gpu)
         target = torch.empty(block, dtype=torch.uint8, device=self.device)
 
         def action() -> None:
             for _ in range(self.content.nbytes // block):
                 target.copy_(source, non_blocking=True)
-            wait_for(self.device)
+            if self.on_gpu:
+                wait_for(self.device)
 
         return action
 
