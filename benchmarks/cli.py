@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import accelerator, plot, report, scaling
-from .cases import CASES, make_case
+from .cases import CASES, SPECIAL, make_case
 from .machine import describe, lack_of_room, needs, one_line
 from .peers import PEERS
 from .results import CaseResult
@@ -43,7 +43,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--dir", type=Path, default=ROOT / "build", metavar="FOLDER", help="on the disk to use (build)")
     add("--tmpfs", type=Path, default=Path("/dev/shm"), metavar="FOLDER", help="a folder in memory (/dev/shm)")
     add("--peers-folder", type=Path, default=ROOT / "build/peers", metavar="FOLDER", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.case or [] if name.split(":")[0] not in {**CASES, **SPECIAL}]
+    if unknown:
+        parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+    return options
 
 
 @contextlib.contextmanager
@@ -90,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_list()
         return
     start = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that temporary folders are deleted
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that temporary folders are deleted
     with settings_for(options) as settings:
         names, peers = chosen(options, settings)
         disk, memory = needs([make_case(name, settings) for name in names], peers)
@@ -100,8 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(lack)
         facts = describe(settings)
         runner = Runner(settings, peers, lambda text: print(text, file=sys.stderr, flush=True))
+        results: list[CaseResult] = []
         with contextlib.closing(runner):
-            results = runner.run(names)
+            try:
+                for result in runner.run(names):
+                    results.append(result)
+            except KeyboardInterrupt:
+                print("ended early", file=sys.stderr)
         facts |= {"versions": runner.versions, "missing": runner.missing, "seconds": time.monotonic() - start}
         show(options, settings, facts, results)
 

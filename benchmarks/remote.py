@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -71,8 +73,11 @@ class RemoteWorker:
             self.call("prepare", case, self._settings)
             samples = []
             self._send("peak", ())
+            deadline = time.monotonic() + self._settings.timeout
             while not self._connection.poll(MEMORY_INTERVAL):
                 samples.append(Usage.now(process))
+                if time.monotonic() > deadline:
+                    os.kill(process, signal.SIGKILL)  # which the worker reports
             before, after = self._receive()
             self.call("finish")
             return peak_growth(before, after, samples)

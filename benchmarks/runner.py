@@ -6,13 +6,14 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .case import CannotRunError, Case
 from .cases import make_case
 from .peers import PEERS
 from .remote import RemoteWorker, WorkerError
+from .report import row
 from .results import CaseResult, PeerResult
 from .settings import Settings
 
@@ -48,18 +49,15 @@ class Runner:
         self._workers.clear()
         self._fresh.clear()
 
-    def run(self, names: Iterable[str]) -> list[CaseResult]:
-        names = list(names)
+    def run(self, names: Sequence[str]) -> Iterator[CaseResult]:
         cases = [make_case(name, self._settings) for name in names]
         uses = Counter(path for case in cases for path, _ in case.files())
-        results = []
         for case in cases:
-            results.append(self._run_case(case))
+            yield self._run_case(case)
             for path, _ in case.files():
                 uses[path] -= 1
                 if uses[path] == 0:
                     delete(path)
-        return results
 
     def _run_case(self, case: Case) -> CaseResult:
         start = time.monotonic()
@@ -75,6 +73,8 @@ class Runner:
             result.failure = str(error)
             self._say(f"  not measured: {error}")
         result.seconds = time.monotonic() - start
+        ours, reference, ratio = (cell or "-" for cell in row(result)[1:4])
+        self._say(f"  ours {ours}, reference {reference}, {ratio} ({result.seconds:.0f} s)")
         return result
 
     def _measure(self, case: Case, result: CaseResult) -> None:

@@ -270,6 +270,12 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
+def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--case", "open", "opne"])
+    assert "no case opne; there are open, read, many" in capsys.readouterr().err
+
+
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["--list"])
     printed = capsys.readouterr().out
