@@ -48,6 +48,17 @@ class _BufferCase(Case):
         if kept > self.content.nbytes // 10 + (16 << 20) and note not in self.notes:
             self.notes.append(note)
 
+    def limit(self, raw: Raw) -> Action:
+        source = Memory.of_file(self.path)
+        target = self._target(source.size)
+
+        def action() -> Memory:
+            memory = target()
+            raw.copy(memory, source)
+            return memory
+
+        return action
+
     def _target(self, size: int) -> Callable[[], Memory]:
         if self.fresh:
             return lambda: Memory.fresh(size)
@@ -74,17 +85,6 @@ class BytesInWarm(_BufferCase):
 
     def _data(self, path: Path) -> Any:
         return path.read_bytes()
-
-    def limit(self, raw: Raw) -> Action:
-        source = Memory.of_file(self.path)
-        target = self._target(source.size)
-
-        def action() -> Memory:
-            memory = target()
-            raw.copy(memory, source)
-            return memory
-
-        return action
 
     def check(self, result: Any) -> None:
         self.content.check(result)
@@ -116,9 +116,6 @@ class BytesOutWarm(_BufferCase):
         save: Callable[[Any], bytes] = getattr(peer, self.verb)
         tensors = self.content.tensors()
         return lambda: save(tensors)
-
-    def limit(self, raw: Raw) -> Action:
-        return BytesInWarm.limit(self, raw)  # type: ignore[arg-type]  # the same copy
 
     def check(self, result: Any) -> None:
         self._peer.check_bytes(result, self.content)
