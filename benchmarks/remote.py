@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -101,14 +102,14 @@ class RemoteWorker:
         return value
 
     def _death(self) -> WorkerError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
         self.close()
         last_words = self._log_path.read_text(errors="replace").strip().splitlines()[-1:]
         return WorkerError(f"died with {self._process.returncode}: {' '.join(last_words)}", lost=True)
 
     def close(self) -> None:
+        """Ends the process; a fork of it ends when nobody talks to it any more."""
         self._connection.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
