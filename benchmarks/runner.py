@@ -17,8 +17,10 @@ from .report import row
 from .results import CaseResult, PeerResult
 from .settings import Settings
 
-#: In every round, however slow; others sit out where a case would exceed its budget, but for this many rounds.
+#: In every round, unless that takes so many times the budget; others sit out where a case would exceed its budget. But
+#: everybody is in so many rounds.
 ALWAYS = ("ours", "reference", "limit")
+FAR_OVER = 3
 FEWEST_ROUNDS = 3
 
 
@@ -89,7 +91,7 @@ class Runner:
                 first[name] = worker.call("first")
             if name in self.missing:
                 del result.peers[name]
-        for turn, names in enumerate(self._rounds(first)):
+        for turn, names in enumerate(self.rounds(first)):
             self._random.shuffle(names)
             for name in names:
                 peer_result = result.peers[name]
@@ -104,15 +106,16 @@ class Runner:
         if case.memory and self._settings.memory:
             self._measure_memory(case, result)
 
-    def _rounds(self, first: dict[str, float]) -> list[list[str]]:
+    def rounds(self, first: dict[str, float]) -> list[list[str]]:
         """Who takes part in each round, so that all rounds together stay near the budget."""
-        rounds = self._settings.rounds
+        rounds, budget = self._settings.rounds, self._settings.budget
+        fewest = min(rounds, FEWEST_ROUNDS)
         taking_part = dict.fromkeys(first, rounds)
         spent = rounds * sum(first.values())
-        for name in sorted(first, key=first.__getitem__, reverse=True):
-            if spent > self._settings.budget and name not in ALWAYS and rounds > FEWEST_ROUNDS:
-                taking_part[name] = FEWEST_ROUNDS
-                spent -= (rounds - FEWEST_ROUNDS) * first[name]
+        for name in sorted(first, key=lambda name: (name in ALWAYS, -first[name])):
+            if spent > (FAR_OVER * budget if name in ALWAYS else budget):
+                taking_part[name] = fewest
+                spent -= (rounds - fewest) * first[name]
         return [
             [name for name, count in taking_part.items() if turn * count // rounds != (turn + 1) * count // rounds]
             for turn in range(rounds)

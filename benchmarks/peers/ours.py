@@ -99,7 +99,7 @@ def prefetched(safe_open: Callable[..., Any], path: Path, device: str) -> Tensor
 
         raise CannotRunError("safe_open has no prefetch")
     with file, file.prefetch(device=device) as loader:
-        return dict(loader)
+        return dict(iter(loader))
 
 
 class OursPrefetch(Peer):

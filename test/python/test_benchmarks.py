@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,17 @@ def test_peers_take_turns_in_processes_of_their_own(runner: Runner, settings: Se
         }
         assert all(sample > 0 for peer in result.peers.values() for sample in peer.samples)
     assert list(settings.disk.glob("*.safetensors")) == []
+
+
+def test_slow_peers_take_part_in_fewer_rounds(settings: Settings) -> None:
+    runner = Runner(dataclasses.replace(settings, rounds=7, budget=10), [], lambda text: None)
+
+    def counts(**seconds: float) -> Counter[str]:
+        return Counter(name for names in runner.rounds(seconds) for name in names)
+
+    assert counts(ours=0.1, reference=0.1, torch=1) == {"ours": 7, "reference": 7, "torch": 7}
+    assert counts(ours=0.1, reference=2, torch=1, runai=2) == {"ours": 7, "reference": 7, "torch": 3, "runai": 3}
+    assert counts(ours=0.1, reference=10) == {"ours": 7, "reference": 3}
 
 
 def test_memory_is_measured_in_a_fork(settings: Settings) -> None:
