@@ -1,6 +1,6 @@
 # Each target is a script in scripts/, which does the set-up it needs: nothing has to run first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format sanitize wheel clean distclean
+.PHONY: help demo test bench lint format sanitize wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -10,6 +10,9 @@ demo: ## build the library and show what it does
 
 test: ## build everything and run every test (PYTEST_ARGS="-k save", CTEST_ARGS="-R Header")
 	@scripts/test.sh
+
+bench: ## compare with the reference, other loaders and the machine's limits (BENCH_ARGS="--case open read")
+	@scripts/bench.sh
 
 lint: ## clang-format, the layers of csrc, ruff and mypy; changes nothing
 	@scripts/lint.sh
