@@ -18,4 +18,8 @@ struct ReadRange {
 /// would not survive fork). Throws the first error after all threads have ended.
 void read_ranges(const File& file, std::span<const ReadRange> ranges);
 
+/// The same on the calling thread, in the order given; those that follow one another in the file are read
+/// together.
+void read_in_turn(const File& file, std::span<const ReadRange> ranges);
+
 }  // namespace torch_safetensors::io

@@ -14,7 +14,9 @@
 #include "format/header.h"
 #include "io/file.h"
 #include "io/mapping.h"
+#include "tensors/byte_source.h"
 #include "tensors/strided_runs.h"
+#include "tensors/transfer_options.h"
 
 namespace torch_safetensors::tensors {
 
@@ -39,8 +41,16 @@ class OpenFile {
   /// The entry of that name. Throws SafetensorError.
   const format::TensorEntry& entry(std::string_view name) const;
 
-  /// The tensors, each in a storage of its own; with mmap they keep the mapping alive.
-  std::vector<at::Tensor> read(std::span<const format::TensorEntry* const> entries, c10::Device device) const;
+  /// The bytes of the file, as long as this lives.
+  FileBytes bytes() const { return FileBytes(file_); }
+
+  /// Where the entry's bytes begin in the file.
+  uint64_t position(const format::TensorEntry& entry) const { return data_begin_ + entry.begin; }
+
+  /// The tensors, each in a storage of its own; with mmap they keep the mapping alive. For devices the file is
+  /// always read, in parallel and through bounded host memory (device_load.h).
+  std::vector<at::Tensor> read(std::span<const format::TensorEntry* const> entries, c10::Device device,
+                               const TransferOptions& options = {}) const;
 
   /// The same for one.
   at::Tensor read(const format::TensorEntry& entry, c10::Device device) const;
@@ -55,6 +65,8 @@ class OpenFile {
                  std::span<const std::span<std::byte>> destinations) const;
 
  private:
+  std::vector<at::Tensor> read_to(std::span<const format::TensorEntry* const> entries, c10::Device device,
+                                  const TransferOptions& options) const;
   std::vector<at::Tensor> read_mapped(std::span<const format::TensorEntry* const> entries) const;
   std::vector<at::Tensor> read_copied(std::span<const format::TensorEntry* const> entries) const;
   std::shared_ptr<io::Mapping> mapping() const;

@@ -16,9 +16,10 @@ struct TensorType {
   size_t nbytes;
 };
 
-/// A dense CPU tensor over `data`, in a storage of its own that has exactly its bytes, cannot be resized, and
-/// keeps `owner` alive.
-at::Tensor tensor_over(std::byte* data, const TensorType& type, std::shared_ptr<void> owner);
+/// A dense tensor over `data`, memory of the device, in a storage of its own that has exactly its bytes, cannot
+/// be resized, and keeps `owner` alive.
+at::Tensor tensor_over(std::byte* data, const TensorType& type, std::shared_ptr<void> owner,
+                       c10::Device device = c10::kCPU);
 
 /// The same where `data` is aligned for the dtype (files place tensors at any address); otherwise a copy.
 at::Tensor tensor_over_or_copy(std::byte* data, const TensorType& type, std::shared_ptr<void> owner);
