@@ -3,6 +3,7 @@
 #include "modules/operators.h"
 #include "tensors/expect.h"
 #include "tensors/load.h"
+#include "tensors/prefetch.h"
 #include "tensors/python_save.h"
 #include "tensors/safe_open.h"
 #include "tensors/save_plan.h"
@@ -135,6 +136,14 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       .def_pickle(
           [](const c10::intrusive_ptr<tensors::SafeOpen>& self) { return self->arguments(); },
           [](tensors::SafeOpen::Arguments arguments) { return tensors::SafeOpen::reopen(arguments); });
+  m.class_<tensors::Prefetch>("_Prefetch")
+      .def(torch::init<c10::intrusive_ptr<tensors::SafeOpen>, std::vector<std::string>, std::vector<int64_t>,
+                       std::vector<int64_t>, c10::Device, int64_t, std::optional<int64_t>,
+                       std::optional<int64_t>>())
+      .def("names", &tensors::Prefetch::names)
+      .def("take", &tensors::Prefetch::take)
+      .def("take_any", &tensors::Prefetch::take_any)
+      .def("close", &tensors::Prefetch::close);
   m.class_<tensors::PythonSave>("_PythonSave")
       .def(torch::init<TensorDict, std::optional<Metadata>>())
       .def("size", &tensors::PythonSave::size)

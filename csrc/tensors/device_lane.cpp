@@ -68,19 +68,17 @@ std::shared_ptr<LaneFence> DeviceLane::mark() const {
   return stream_ ? std::make_shared<LaneFence>(*stream_) : nullptr;
 }
 
-std::shared_ptr<LaneFence> DeviceLane::release(staging::BlockRing::Block& block) const {
-  std::shared_ptr<LaneFence> fence;
-  if (stream_) {
-    try {
-      record_use(block, *stream_);
-      fence = mark();
-    } catch (...) {
-      c10::impl::VirtualGuardImpl(device_.type()).synchronizeStream(*stream_);
-      throw;
-    }
+std::shared_ptr<LaneFence> DeviceLane::mark_use(const staging::BlockRing::Block& block) const {
+  if (!stream_) {
+    return nullptr;
   }
-  block.release_after(fence);
-  return fence;
+  try {
+    record_use(block, *stream_);
+    return mark();
+  } catch (...) {
+    c10::impl::VirtualGuardImpl(device_.type()).synchronizeStream(*stream_);
+    throw;
+  }
 }
 
 at::Tensor bytes_of(const at::Tensor& tensor, size_t offset, size_t nbytes) {

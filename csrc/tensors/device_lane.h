@@ -68,9 +68,9 @@ class DeviceLane {
   /// Behind the copies so far; null for the CPU.
   std::shared_ptr<LaneFence> mark() const;
 
-  /// Gives a block back to be used when the lane's copies so far are done. If that cannot be marked, waits for
-  /// them.
-  std::shared_ptr<LaneFence> release(staging::BlockRing::Block& block) const;
+  /// The same, telling the allocator of a block that the lane uses it. Waits for the copies if they cannot be
+  /// marked, so that the block can be used in any case; throws then.
+  std::shared_ptr<LaneFence> mark_use(const staging::BlockRing::Block& block) const;
 
  private:
   DeviceLane(c10::Device device, std::optional<c10::Stream> stream) : device_(device), stream_(stream) {}

@@ -20,8 +20,9 @@ DeviceReader::~DeviceReader() {
   // After an error: a block that the device still writes into goes back with its fence.
   if (current_) {
     try {
-      current_->fence = lane_->mark();
+      current_->fence = lane_->mark_use(current_->block);
     } catch (const std::exception&) {
+      // The device has stopped, and with it its copies.
     }
     on_the_way_.push_back(std::move(*current_));
   }
@@ -79,18 +80,19 @@ void DeviceReader::copy_out(const at::Tensor& tensor, bool is_resolved) {
     if (is_resolved) {
       current_->resolved.push_back(tensor);
     }
-    {
-      const DeviceLane::Scope scope(*lane_);
-      lane_->copy(bytes_of(host_tensor(current_->block), current_->nbytes, part),
-                  bytes_of(tensor, done, part));
-      record_use(*lane_, current_->block);
-    }
+    copy_part(tensor, done, part);
     current_->nbytes += part;
     done += part;
     if (current_->nbytes == ring_->block_size()) {
       seal();
     }
   }
+}
+
+void DeviceReader::copy_part(const at::Tensor& tensor, size_t offset, size_t nbytes) {
+  const DeviceLane::Scope scope(*lane_);
+  lane_->copy(bytes_of(host_tensor(current_->block), current_->nbytes, nbytes),
+              bytes_of(tensor, offset, nbytes));
 }
 
 /// Waits for another's block only while holding none: two savers that hold all of them would wait forever.
@@ -105,7 +107,7 @@ staging::BlockRing::Block DeviceReader::next_block() {
 }
 
 void DeviceReader::seal() {
-  current_->fence = lane_->mark();
+  current_->fence = lane_->mark_use(current_->block);
   on_the_way_.push_back(std::move(*current_));
   current_.reset();
   if (on_the_way_.size() == kMostOnTheWay) {

@@ -43,6 +43,7 @@ class DeviceReader {
 
   void use_lane_of(const at::Tensor& tensor);
   void copy_out(const at::Tensor& tensor, bool is_resolved);
+  void copy_part(const at::Tensor& tensor, size_t offset, size_t nbytes);
   staging::BlockRing::Block next_block();
   void seal();
   void emit_oldest();

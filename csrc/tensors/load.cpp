@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "format/text.h"
+#include "tensors/device_load.h"
 #include "tensors/open_file.h"
 #include "tensors/source.h"
 
@@ -54,6 +55,16 @@ at::Tensor copy_of(const std::byte* data, const TensorType& type, at::Device dev
   return copy.to(device);
 }
 
+/// All tensors of a header that stands in front of `bytes`; nothing where the device's backend has no lanes.
+std::optional<std::vector<at::Tensor>> load_bytes_to(const format::Header& header,
+                                                     std::span<const std::byte> bytes, at::Device device) {
+  std::vector<Wanted> wanted;
+  for (const format::TensorEntry& entry : header.tensors()) {
+    wanted.push_back({tensor_type(kBytes, entry), entry.begin});
+  }
+  return load_to_device(MemoryBytes(bytes), wanted, device, {});
+}
+
 void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
   TORCH_CHECK_VALUE(data.scalar_type() == at::kByte && data.dim() == 1,
                     "data must be a 1-D uint8 tensor, not ", data.scalar_type(), " of shape ", data.sizes());
@@ -98,6 +109,11 @@ NamesAndTensors load_lists(const at::Tensor& data, at::Device device, bool copy)
   const uint64_t data_begin = format::kPrefixSize + header_size;
   const format::Header header =
       parse_header_of(kBytes, text.substr(format::kPrefixSize, header_size), text.size() - data_begin);
+  if (!device.is_cpu() && !device.is_meta()) {
+    if (auto tensors = load_bytes_to(header, bytes.subspan(data_begin), device)) {
+      return {names_of(header), std::move(*tensors)};
+    }
+  }
   // Only to alias: a copy-on-write tensor need not be materialised to be read.
   std::byte* const writable = copy || bytes.empty() ? nullptr : writable_bytes(*buffer).data();
   std::vector<at::Tensor> tensors;

@@ -20,10 +20,10 @@ void copy_from_block(const DeviceLane& lane, staging::BlockRing::Block& block, E
   try {
     enqueue();
   } catch (...) {
-    lane.release(block);
+    block.release_after(lane.mark_use(block));
     throw;
   }
-  lane.release(block);
+  block.release_after(lane.mark_use(block));
 }
 
 }  // namespace torch_safetensors::tensors
