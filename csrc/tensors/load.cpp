@@ -95,9 +95,10 @@ Metadata metadata_of(const format::Header& header) {
   return result;
 }
 
-NamesAndTensors load_file_lists(const std::string& filename, at::Device device, std::string_view backend) {
+NamesAndTensors load_file_lists(const std::string& filename, at::Device device, std::string_view backend,
+                                std::optional<int64_t> threads, std::optional<int64_t> ring_size) {
   const OpenFile file(filename, backend);
-  return {names_of(file.header()), file.read(all_entries(file.header()), device)};
+  return {names_of(file.header()), file.read(all_entries(file.header()), device, {threads, ring_size})};
 }
 
 NamesAndTensors load_lists(const at::Tensor& data, at::Device device, bool copy) {

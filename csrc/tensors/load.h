@@ -9,10 +9,11 @@
 
 namespace torch_safetensors::tensors {
 
-/// `load_file` as parallel lists: a dict of 100,000 tensors converts to Python several times faster so.
-std::tuple<std::vector<std::string>, std::vector<at::Tensor>> load_file_lists(const std::string& filename,
-                                                                              at::Device device,
-                                                                              std::string_view backend);
+/// `load_file` as parallel lists: a dict of 100,000 tensors converts to Python several times faster so. The
+/// numbers are those of TransferOptions.
+std::tuple<std::vector<std::string>, std::vector<at::Tensor>> load_file_lists(
+    const std::string& filename, at::Device device, std::string_view backend,
+    std::optional<int64_t> threads = std::nullopt, std::optional<int64_t> ring_size = std::nullopt);
 
 /// The same for `load`.
 std::tuple<std::vector<std::string>, std::vector<at::Tensor>> load_lists(const at::Tensor& data,

@@ -95,7 +95,7 @@ TEST_P(DeviceLoad, MovesSmallTensorsTogether) {
   }
   load();
   check();
-  EXPECT_LT(fake::counts().copies, 2000 + 2000 / (8192 / 128) + 1);  // check() itself makes 2000
+  EXPECT_LE(fake::counts().copies, 2000 + 2000 / (8192 / 128) + 1);  // check() itself makes 2000
 }
 
 TEST_P(DeviceLoad, HostMemoryIsBoundedByTheRing) {
