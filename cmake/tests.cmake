@@ -18,7 +18,7 @@ function(torch_safetensors_test name)
     PROPERTIES TIMEOUT 600)
 endfunction()
 
-torch_safetensors_test(core_tests LAYERS format io LINK torch_safetensors_core)
+torch_safetensors_test(core_tests LAYERS format io staging LINK torch_safetensors_core)
 if(NOT TORCH_SAFETENSORS_CORE_ONLY)
   torch_safetensors_test(torch_tests LAYERS tensors modules
     LINK torch_safetensors_core torch_safetensors_tensors torch_safetensors_modules

@@ -3,6 +3,7 @@
 #include "modules/operators.h"
 #include "tensors/expect.h"
 #include "tensors/load.h"
+#include "tensors/prefetch.h"
 #include "tensors/python_load.h"
 #include "tensors/python_save.h"
 #include "tensors/safe_open.h"
@@ -88,10 +89,11 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
   define(m, touches_files("_version() -> str"), TORCH_FN(version));
   define(m, touches_files("_signatures(str filename) -> (str[], str[])"), TORCH_FN(tensors::signatures));
   m.class_<tensors::PythonLoad>("_PythonLoad").def("take", &tensors::PythonLoad::take);
-  define(m,
-         touches_files("_load_file(str filename, Device device, str backend) -> "
-                       "(str[], Tensor[], __torch__.torch.classes.safetensors._PythonLoad?)"),
-         TORCH_FN(tensors::python_load_file));
+  define(
+      m,
+      touches_files("_load_file(str filename, Device device, str backend, int? threads, int? ring_size) -> "
+                    "(str[], Tensor[], __torch__.torch.classes.safetensors._PythonLoad?)"),
+      TORCH_FN(tensors::python_load_file));
   define(m,
          touches_files("_load(Tensor data, Device device, bool copy) -> "
                        "(str[], Tensor[], __torch__.torch.classes.safetensors._PythonLoad?)"),
@@ -143,6 +145,14 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       .def_pickle(
           [](const c10::intrusive_ptr<tensors::SafeOpen>& self) { return self->arguments(); },
           [](tensors::SafeOpen::Arguments arguments) { return tensors::SafeOpen::reopen(arguments); });
+  m.class_<tensors::Prefetch>("_Prefetch")
+      .def(torch::init<c10::intrusive_ptr<tensors::SafeOpen>, std::vector<std::string>, std::vector<int64_t>,
+                       std::vector<int64_t>, c10::Device, int64_t, std::optional<int64_t>,
+                       std::optional<int64_t>>())
+      .def("names", &tensors::Prefetch::names)
+      .def("take", &tensors::Prefetch::take)
+      .def("take_any", &tensors::Prefetch::take_any)
+      .def("close", &tensors::Prefetch::close);
   m.class_<tensors::PythonSave>("_PythonSave")
       .def(torch::init<TensorDict, std::optional<Metadata>>())
       .def("size", &tensors::PythonSave::size)

@@ -28,7 +28,14 @@ __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 _ops = torch.ops.safetensors
 
 
-def load_file(filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto") -> dict[str, torch.Tensor]:
+def load_file(
+    filename: PathLike,
+    device: DeviceLike = "cpu",
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+    ring_size: int | None = None,
+) -> dict[str, torch.Tensor]:
     """Loads all tensors of a file.
 
     Args:
@@ -36,7 +43,12 @@ def load_file(filename: PathLike, device: DeviceLike = "cpu", *, backend: str = 
         device: where the tensors shall be; everything ``torch.device`` takes. ``"meta"`` reads the header alone.
         backend: ``"mmap"``: lazy, as private copy-on-write pages; do not truncate the file while tensors live.
             ``"pread"``: read at once, by several threads, into memory of their own; immune to later changes of the
-            file. ``"auto"``: mmap on local file systems, pread on network and FUSE ones.
+            file. ``"auto"``: mmap on local file systems, pread on network and FUSE ones. For devices other than the
+            CPU the file is always read.
+        threads: so many threads read for another device; by default ``$TORCH_SAFETENSORS_THREADS``, or 8, or as many
+            as there are cores.
+        ring_size: bytes of host memory, pinned where the device can, through which tensors travel to it; by default
+            ``$TORCH_SAFETENSORS_RING_SIZE``, or 256 MiB.
 
     Returns:
         The tensors by name, in the order of their data in the file. Each has a storage of its own of exactly its
@@ -45,16 +57,16 @@ def load_file(filename: PathLike, device: DeviceLike = "cpu", *, backend: str = 
     Raises:
         OSError: what the operating system reports, e.g. ``FileNotFoundError``.
         SafetensorError: the file is malformed.
-        ValueError: an unknown backend, a NUL in the name.
+        ValueError: an unknown backend, a NUL in the name, numbers that are not positive.
 
     In a compiled or exported graph the names, dtypes and shapes become constants, and running the graph on a file that
     differs in them raises.
     """
     if _graphs.is_tracing():
-        return _graphs.load_file(filename, device, backend=backend)
+        return _graphs.load_file(filename, device, backend=backend)  # tuned by the environment alone
     arguments = operator_filename(filename), operator_device(device)
     try:
-        return _to_dict(*_ops._load_file(*arguments, backend))
+        return _to_dict(*_ops._load_file(*arguments, backend, threads, ring_size))
     except RuntimeError as error:
         raise translate(error, filename) from None
 

@@ -11,6 +11,7 @@ import torch
 
 from ._arguments import DeviceLike, PathLike, operator_device, operator_filename, operator_name, split_names
 from ._errors import SafetensorError, translate
+from ._prefetch import PrefetchLoader, PrefetchPlan, rows_of
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
 
@@ -76,11 +77,15 @@ class safe_open:  # noqa: N801 (the reference's name)
     ) -> None:
         self._file = None
 
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _open_file(self) -> Any:
         if self._file is None:
             raise SafetensorError(f"{self._filename}: File is closed")
+        return self._file
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        file = self._open_file()
         try:
-            return getattr(self._file, method)(*arguments)
+            return getattr(file, method)(*arguments)
         except RuntimeError as error:
             raise translate(error, self._filename) from None
 
@@ -114,6 +119,52 @@ class safe_open:  # noqa: N801 (the reference's name)
     def get_slice(self, name: str) -> SafeSlice:
         """A tensor of which parts can be read, with torch's indexing."""
         return SafeSlice(self._file, self._filename, name, self._call("get_shape", operator_name(name)))
+
+    def prefetch(
+        self,
+        plan: PrefetchPlan | None = None,
+        *,
+        device: DeviceLike = None,
+        threads: int = 8,
+        buffer_size: int | None = None,
+        ring_size: int | None = None,
+    ) -> PrefetchLoader:
+        """Starts to load tensors in the background.
+
+        Args:
+            plan: the names to load, each with None for the whole tensor or a slice of its first dimension, of step 1;
+                by default all, whole.
+            device: where they shall be; the handle's by default.
+            threads: so many read.
+            buffer_size: bytes that may be read ahead of what is taken; by default 1 GiB. A single tensor may be larger,
+                and what :meth:`PrefetchLoader.take` waits for goes past it.
+            ring_size: see :func:`load_file`.
+
+        Raises:
+            SafetensorError: a name that the file does not hold, a dtype that torch does not have.
+            TypeError, ValueError: an entry of the plan that is neither None nor such a slice; numbers that are not
+                positive; the meta device.
+        """
+        names = self.offset_keys() if plan is None else [operator_name(name) for name in plan]
+        slices = [None] * len(names) if plan is None else list(plan.values())
+        rows = [
+            (-1, -1) if part is None else rows_of(name, part, self._call("_get_meta", name))
+            for name, part in zip(names, slices, strict=True)
+        ]
+        try:
+            loader = torch.classes.safetensors._Prefetch(
+                self._open_file(),
+                names,
+                [begin for begin, _ in rows],
+                [end for _, end in rows],
+                self._device if device is None else operator_device(device),
+                threads,
+                buffer_size,
+                ring_size,
+            )
+        except RuntimeError as error:
+            raise translate(error, self._filename) from None
+        return PrefetchLoader(loader, self._filename)
 
     def __len__(self) -> int:
         return int(self._call("_size"))

@@ -112,6 +112,14 @@ void read_in_order(const File& file, std::span<const ReadRange> ranges, HugePage
 
 }  // namespace
 
+void read_in_turn(const File& file, std::span<const ReadRange> ranges) {
+  Batch batch(file);
+  for (const ReadRange& range : ranges) {
+    batch.add(range.offset, range.into);
+  }
+  batch.flush();
+}
+
 void read_ranges(const File& file, std::span<const ReadRange> ranges, HugePages* fresh) {
   const auto by_offset = [](const ReadRange& a, const ReadRange& b) { return a.offset < b.offset; };
   if (std::is_sorted(ranges.begin(), ranges.end(), by_offset)) {

@@ -20,4 +20,8 @@ struct ReadRange {
 /// written to lies in memory not touched before.
 void read_ranges(const File& file, std::span<const ReadRange> ranges, HugePages* fresh = nullptr);
 
+/// The same on the calling thread, in the order given; those that follow one another in the file are read
+/// together.
+void read_in_turn(const File& file, std::span<const ReadRange> ranges);
+
 }  // namespace torch_safetensors::io

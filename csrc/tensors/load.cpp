@@ -4,6 +4,7 @@
 
 #include "format/text.h"
 #include "io/parallel_copy.h"
+#include "tensors/device_load.h"
 #include "tensors/open_file.h"
 #include "tensors/source.h"
 
@@ -31,6 +32,16 @@ at::Tensor alias(std::byte* data, const format::TensorEntry& entry, const Tensor
                     ": its data begins at an address that is not a multiple of ",
                     c10::elementSize(type.dtype), " bytes, so it cannot be aliased; pass copy=True");
   return tensor_over(data, type, owner.getIntrusivePtr());
+}
+
+/// All tensors of a header that stands in front of `bytes`; nothing where the device's backend has no lanes.
+std::optional<std::vector<at::Tensor>> load_bytes_to(const format::Header& header,
+                                                     std::span<const std::byte> bytes, at::Device device) {
+  std::vector<Wanted> wanted;
+  for (const format::TensorEntry& entry : header.tensors()) {
+    wanted.push_back({tensor_type(kBytes, entry), entry.begin});
+  }
+  return load_to_device(MemoryBytes(bytes), wanted, device, {});
 }
 
 void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
@@ -68,9 +79,10 @@ Metadata metadata_of(const format::Header& header) {
   return result;
 }
 
-Loaded load_all(const std::string& filename, at::Device device, std::string_view backend) {
+Loaded load_all(const std::string& filename, at::Device device, std::string_view backend,
+                const TransferOptions& options) {
   OpenFile file(filename, backend);
-  std::vector<at::Tensor> tensors = file.read_all(device);
+  std::vector<at::Tensor> tensors = file.read_all(device, options);
   return {std::move(file).take_header(), std::move(tensors)};
 }
 
@@ -83,6 +95,11 @@ Loaded load_all(const at::Tensor& data, at::Device device, bool copy) {
   const uint64_t data_begin = format::kPrefixSize + header_size;
   format::Header header =
       parse_header_of(kBytes, text.substr(format::kPrefixSize, header_size), text.size() - data_begin);
+  if (!device.is_cpu() && !device.is_meta()) {
+    if (auto tensors = load_bytes_to(header, bytes.subspan(data_begin), device)) {
+      return {std::move(header), std::move(*tensors)};
+    }
+  }
   const bool on_meta = device.is_meta();
   // Only to alias: a copy-on-write tensor need not be materialised to be read.
   std::byte* const writable = copy || bytes.empty() ? nullptr : writable_bytes(buffer).data();

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "format/header.h"
+#include "tensors/transfer_options.h"
 #include "torch_safetensors/torch_safetensors.h"
 
 namespace torch_safetensors::tensors {
@@ -16,7 +17,8 @@ struct Loaded {
 };
 
 /// What the public `load_file` loads.
-Loaded load_all(const std::string& filename, at::Device device, std::string_view backend);
+Loaded load_all(const std::string& filename, at::Device device, std::string_view backend,
+                const TransferOptions& options = {});
 
 /// What the public `load` loads.
 Loaded load_all(const at::Tensor& data, at::Device device, bool copy);

@@ -7,6 +7,7 @@
 
 #include "format/text.h"
 #include "io/parallel_read.h"
+#include "tensors/device_load.h"
 #include "tensors/filename.h"
 #include "tensors/source.h"
 #include "tensors/strided_runs.h"
@@ -70,7 +71,7 @@ at::Tensor OpenFile::read(const format::TensorEntry& entry, c10::Device device) 
 }
 
 std::vector<at::Tensor> OpenFile::read(std::span<const format::TensorEntry* const> entries,
-                                       c10::Device device) const {
+                                       c10::Device device, const TransferOptions& options) const {
   if (device.is_meta()) {
     std::vector<at::Tensor> tensors;
     tensors.reserve(entries.size());
@@ -79,10 +80,30 @@ std::vector<at::Tensor> OpenFile::read(std::span<const format::TensorEntry* cons
     }
     return tensors;
   }
-  return to_device(backend_ == Backend::kMmap ? read_mapped(entries) : read_copied(entries), device);
+  if (!device.is_cpu()) {
+    return read_to(entries, device, options);
+  }
+  return backend_ == Backend::kMmap ? read_mapped(entries) : read_copied(entries);
 }
 
-std::vector<at::Tensor> OpenFile::read_all(c10::Device device) const {
+std::vector<at::Tensor> OpenFile::read_to(std::span<const format::TensorEntry* const> entries,
+                                          c10::Device device, const TransferOptions& options) const {
+  std::vector<Wanted> wanted;
+  wanted.reserve(entries.size());
+  for (const format::TensorEntry* entry : entries) {
+    wanted.push_back({tensor_type(source_, *entry), position(*entry)});
+  }
+  if (auto tensors = load_to_device(bytes(), wanted, device, options)) {
+    return std::move(*tensors);
+  }
+  std::vector<at::Tensor> tensors;
+  for (const format::TensorEntry* entry : entries) {
+    tensors.push_back(read(*entry, c10::kCPU).to(device));
+  }
+  return tensors;
+}
+
+std::vector<at::Tensor> OpenFile::read_all(c10::Device device, const TransferOptions& options) const {
   std::vector<const format::TensorEntry*> entries;
   entries.reserve(header_.tensors().size());
   for (const format::TensorEntry& entry : header_.tensors()) {
@@ -91,7 +112,7 @@ std::vector<at::Tensor> OpenFile::read_all(c10::Device device) const {
   if (backend_ == Backend::kMmap && device.is_cpu()) {
     mapping()->read_ahead(file_);
   }
-  return read(entries, device);
+  return read(entries, device, options);
 }
 
 std::vector<at::Tensor> OpenFile::read_mapped(std::span<const format::TensorEntry* const> entries) const {
@@ -100,7 +121,7 @@ std::vector<at::Tensor> OpenFile::read_mapped(std::span<const format::TensorEntr
   tensors.reserve(entries.size());
   for (const format::TensorEntry* entry : entries) {
     const TensorType type = tensor_type(source_, *entry);
-    tensors.push_back(tensor_over_or_copy(pages->bytes().data() + data_begin_ + entry->begin, type, pages));
+    tensors.push_back(tensor_over_or_copy(pages->bytes().data() + position(*entry), type, pages));
   }
   return tensors;
 }
@@ -124,7 +145,7 @@ void OpenFile::read_into(std::span<const format::TensorEntry* const> entries,
   std::vector<io::ReadRange> ranges;
   ranges.reserve(entries.size());
   for (size_t i = 0; i < entries.size(); ++i) {
-    ranges.push_back({data_begin_ + entries[i]->begin, destinations[i]});
+    ranges.push_back({position(*entries[i]), destinations[i]});
   }
   io::read_ranges(file_, ranges, fresh);
 }
@@ -139,7 +160,13 @@ at::Tensor OpenFile::read_view(const format::TensorEntry& entry, const StridedVi
   if (device.is_meta() || type.nbytes == 0) {
     return empty_tensor(type, device);
   }
-  const uint64_t begin = data_begin_ + entry.begin;
+  const uint64_t begin = position(entry);
+  if (!device.is_cpu() && runs.count <= 1) {
+    const Wanted wanted[] = {{type, begin + view.offset * item_size}};
+    if (auto tensors = load_to_device(bytes(), wanted, device, {})) {
+      return std::move(tensors->front());
+    }
+  }
   at::Tensor result;
   if (backend_ == Backend::kMmap && runs.count <= 1) {
     const c10::intrusive_ptr<SharedMapping> pages = mapping();
@@ -152,7 +179,7 @@ at::Tensor OpenFile::read_view(const format::TensorEntry& entry, const StridedVi
       read_runs(file_, begin, runs, writable_bytes(result));
     }
   }
-  return std::move(to_device({std::move(result)}, device).front());
+  return result.to(device);
 }
 
 }  // namespace torch_safetensors::tensors

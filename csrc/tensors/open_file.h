@@ -16,8 +16,10 @@
 #include "io/huge_pages.h"
 #include "io/mapping.h"
 #include "io/read_ahead.h"
+#include "tensors/byte_source.h"
 #include "tensors/storage.h"
 #include "tensors/strided_runs.h"
+#include "tensors/transfer_options.h"
 
 namespace torch_safetensors::tensors {
 
@@ -59,15 +61,23 @@ class OpenFile {
   /// The entry of that name. Throws SafetensorError.
   const format::TensorEntry& entry(std::string_view name) const;
 
-  /// The tensors, each in a storage of its own; with mmap they keep the mapping alive.
-  std::vector<at::Tensor> read(std::span<const format::TensorEntry* const> entries, c10::Device device) const;
+  /// The bytes of the file, as long as this lives.
+  FileBytes bytes() const { return FileBytes(file_); }
+
+  /// Where the entry's bytes begin in the file.
+  uint64_t position(const format::TensorEntry& entry) const { return data_begin_ + entry.begin; }
+
+  /// The tensors, each in a storage of its own; with mmap they keep the mapping alive. For devices the file
+  /// is always read, in parallel and through bounded host memory (device_load.h).
+  std::vector<at::Tensor> read(std::span<const format::TensorEntry* const> entries, c10::Device device,
+                               const TransferOptions& options = {}) const;
 
   /// The same for one.
   at::Tensor read(const format::TensorEntry& entry, c10::Device device) const;
 
   /// All tensors, in the order of the header. Nearly always all of them are used soon: a mapped file that is
   /// not in memory is read ahead in the background.
-  std::vector<at::Tensor> read_all(c10::Device device) const;
+  std::vector<at::Tensor> read_all(c10::Device device, const TransferOptions& options = {}) const;
 
   /// A dense copy of a part of a tensor; reads no more than it needs, bar gaps shorter than a page.
   /// A contiguous part of a mapped file is not copied.
@@ -79,6 +89,8 @@ class OpenFile {
                  std::span<const std::span<std::byte>> destinations, io::HugePages* fresh = nullptr) const;
 
  private:
+  std::vector<at::Tensor> read_to(std::span<const format::TensorEntry* const> entries, c10::Device device,
+                                  const TransferOptions& options) const;
   std::vector<at::Tensor> read_mapped(std::span<const format::TensorEntry* const> entries) const;
   std::vector<at::Tensor> read_copied(std::span<const format::TensorEntry* const> entries) const;
   c10::intrusive_ptr<SharedMapping> mapping() const;

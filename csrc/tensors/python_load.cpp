@@ -20,8 +20,9 @@ PythonLoad::Parts PythonLoad::take() {
   return {std::move(names), std::move(separator), std::move(loaded_.tensors)};
 }
 
-PythonLoadResult python_load_file(const std::string& filename, at::Device device, std::string_view backend) {
-  return in_steps(load_all(filename, device, backend));
+PythonLoadResult python_load_file(const std::string& filename, at::Device device, std::string_view backend,
+                                  std::optional<int64_t> threads, std::optional<int64_t> ring_size) {
+  return in_steps(load_all(filename, device, backend, {threads, ring_size}));
 }
 
 PythonLoadResult python_load(const at::Tensor& data, at::Device device, bool copy) {

@@ -31,8 +31,9 @@ class PythonLoad : public torch::CustomClassHolder {
 using PythonLoadResult = std::tuple<std::vector<std::string>, std::vector<at::Tensor>,
                                     std::optional<c10::intrusive_ptr<PythonLoad>>>;
 
-/// `load_file` for the Python package.
-PythonLoadResult python_load_file(const std::string& filename, at::Device device, std::string_view backend);
+/// `load_file` for the Python package; the numbers are those of TransferOptions.
+PythonLoadResult python_load_file(const std::string& filename, at::Device device, std::string_view backend,
+                                  std::optional<int64_t> threads, std::optional<int64_t> ring_size);
 
 /// `load` for the Python package.
 PythonLoadResult python_load(const at::Tensor& data, at::Device device, bool copy);

@@ -23,6 +23,8 @@ class SafeOpen : public torch::CustomClassHolder {
   Arguments arguments() const;
   static c10::intrusive_ptr<SafeOpen> reopen(const Arguments& arguments);
 
+  const OpenFile& file() const { return file_; }
+
   /// In the order of the data.
   std::vector<std::string> keys() const;
   /// For the Python package: in the order of the data, and sorted by their bytes.

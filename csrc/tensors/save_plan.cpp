@@ -6,6 +6,7 @@
 
 #include "format/text.h"
 #include "io/atomic_file.h"
+#include "tensors/device_save.h"
 #include "tensors/filename.h"
 #include "tensors/scalar_type.h"
 #include "tensors/storage.h"
@@ -44,11 +45,6 @@ format::SerializedHeader make_header(std::span<const NamedTensor> tensors,
   }
 }
 
-/// The tensor's values as dense bytes on the CPU: itself where it has them.
-at::Tensor on_cpu(const at::Tensor& tensor) {
-  return tensor.detach().resolve_conj().resolve_neg().to(at::kCPU).contiguous();
-}
-
 }  // namespace
 
 SavePlan::SavePlan(std::vector<NamedTensor> tensors, const std::optional<format::Metadata>& metadata,
@@ -61,14 +57,17 @@ SavePlan::SavePlan(std::vector<NamedTensor> tensors, const std::optional<format:
 template <typename Emit>
 void SavePlan::for_each_piece(Emit emit) const {
   emit(std::as_bytes(std::span(header_.bytes)), /*is_temporary=*/false);
+  DeviceReader others([&](Bytes piece) { emit(piece, /*is_temporary=*/true); });
   for (const size_t index : header_.order) {
     const at::Tensor& tensor = tensors_[index].tensor;
     if (tensor.is_cpu() && !tensor.is_conj() && !tensor.is_neg()) {
+      others.flush();
       emit(readable_bytes(tensor), /*is_temporary=*/false);
     } else {
-      emit(readable_bytes(on_cpu(tensor)), /*is_temporary=*/true);
+      others.add(tensor);
     }
   }
+  others.flush();
 }
 
 void SavePlan::write_to(std::span<std::byte> out) const {

@@ -14,16 +14,16 @@ void release_owner(void* context) {
 
 }  // namespace
 
-at::Tensor tensor_over(std::byte* data, const TensorType& type, MemoryOwner owner) {
+at::Tensor tensor_over(std::byte* data, const TensorType& type, MemoryOwner owner, c10::Device device) {
   // Built by hand and not by at::from_blob, which costs several times as much and counts when a
   // file has a hundred thousand tensors.
   c10::intrusive_ptr_target* const context = owner.release();
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), type.nbytes,
-      c10::DataPtr(data, context, &release_owner, c10::Device(c10::kCPU)),
-      /*allocator=*/nullptr, /*resizable=*/false);
+  auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), type.nbytes,
+                                                       c10::DataPtr(data, context, &release_owner, device),
+                                                       /*allocator=*/nullptr, /*resizable=*/false);
   at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
-      c10::Storage(std::move(storage)), c10::DispatchKey::CPU, c10::scalarTypeToTypeMeta(type.dtype));
+      c10::Storage(std::move(storage)), c10::computeDispatchKey(type.dtype, c10::kStrided, device),
+      c10::scalarTypeToTypeMeta(type.dtype));
   tensor.unsafeGetTensorImpl()->set_sizes_contiguous(type.sizes);
   return tensor;
 }

@@ -20,9 +20,11 @@ struct TensorType {
 /// What tensors over memory that is not their own keep alive: a mapping, or the tensor it belongs to.
 using MemoryOwner = c10::intrusive_ptr<c10::intrusive_ptr_target>;
 
-/// A dense CPU tensor over `data`, in a storage of its own that has exactly its bytes, cannot be resized, and
-/// keeps `owner` alive: a reference that is counted in the owner itself, and costs no allocation.
-at::Tensor tensor_over(std::byte* data, const TensorType& type, MemoryOwner owner);
+/// A dense tensor over `data`, memory of the device, in a storage of its own that has exactly its bytes,
+/// cannot be resized, and keeps `owner` alive: a reference that is counted in the owner itself, and costs no
+/// allocation.
+at::Tensor tensor_over(std::byte* data, const TensorType& type, MemoryOwner owner,
+                       c10::Device device = c10::kCPU);
 
 /// The same where `data` is aligned for the dtype (files place tensors at any address); otherwise a copy.
 at::Tensor tensor_over_or_copy(std::byte* data, const TensorType& type, MemoryOwner owner);

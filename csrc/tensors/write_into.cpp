@@ -8,6 +8,7 @@
 
 #include "format/text.h"
 #include "tensors/byte_range.h"
+#include "tensors/device_load.h"
 #include "tensors/source.h"
 #include "torch_safetensors/torch_safetensors.h"
 
@@ -21,9 +22,51 @@ bool records_gradient(const at::Tensor& tensor) {
 
 /// True where the bytes of the file are the bytes of the tensor.
 bool is_direct(const at::Tensor& out, c10::ScalarType from) {
-  return out.is_cpu() && has_memory(out) && out.is_contiguous() && out.scalar_type() == from &&
-         !out.is_conj() && !out.is_neg() && !out._is_zerotensor() && !records_gradient(out);
+  return has_memory(out) && out.is_contiguous() && out.scalar_type() == from && !out.is_conj() &&
+         !out.is_neg() && !out._is_zerotensor() && !records_gradient(out);
 }
+
+/// Targets that lie on devices, by device.
+class DeviceTargets {
+ public:
+  explicit DeviceTargets(const TransferOptions& options) : options_(options) {}
+
+  /// False where torch's own copy has to do it, since the backend has no lanes.
+  bool add(ToFill target) {
+    Group& group = group_of(target.out.device());
+    if (group.lane) {
+      group.outs.push_back(std::move(target));
+    }
+    return group.lane != nullptr;
+  }
+
+  void fill(const ByteSource& source) const {
+    for (const auto& [device, lane, outs] : groups_) {
+      if (!outs.empty()) {
+        fill_through(*lane, source, outs, transfer_settings(device, options_));
+      }
+    }
+  }
+
+ private:
+  struct Group {
+    c10::Device device;
+    std::shared_ptr<DeviceLane> lane;
+    std::vector<ToFill> outs = {};
+  };
+
+  Group& group_of(c10::Device device) {
+    for (Group& group : groups_) {
+      if (group.device == device) {
+        return group;
+      }
+    }
+    return groups_.emplace_back(Group{device, DeviceLane::open(device)});
+  }
+
+  TransferOptions options_;
+  std::vector<Group> groups_;
+};
 
 /// Not every pair of dtypes converts (F4 to float does not): try it on one element.
 void check_conversion(c10::ScalarType from, const at::Tensor& out, const std::string& label) {
@@ -85,22 +128,26 @@ void check_writable(const at::Tensor& out, c10::ScalarType from, const std::stri
   check_conversion(from, out, label);
 }
 
-void write_into(const OpenFile& file, std::span<const Target> targets) {
+void write_into(const OpenFile& file, std::span<const Target> targets, const TransferOptions& options) {
   const std::vector<bool> shared = overlapping(targets);
   std::vector<const format::TensorEntry*> entries;
   std::vector<std::span<std::byte>> destinations;
+  DeviceTargets on_devices(options);
   std::vector<Target> copied;
   for (size_t i = 0; i < targets.size(); ++i) {
     const auto& [entry, out] = targets[i];
-    if (!shared[i] && is_direct(out, tensor_type(file.source(), *entry).dtype)) {
+    const bool is_own = !shared[i] && is_direct(out, tensor_type(file.source(), *entry).dtype);
+    if (is_own && out.is_cpu()) {
       entries.push_back(entry);
       destinations.push_back(writable_bytes(out));
-      out.unsafeGetTensorImpl()->bump_version();
-    } else {
+    } else if (!is_own || !on_devices.add({out, file.position(*entry)})) {
       copied.push_back(targets[i]);
+      continue;
     }
+    out.unsafeGetTensorImpl()->bump_version();
   }
   file.read_into(entries, destinations);
+  on_devices.fill(file.bytes());
   for (const auto& [entry, out] : copied) {
     out.copy_(file.read(*entry, at::kCPU).view(out.sizes()));
   }

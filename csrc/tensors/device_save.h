@@ -1,0 +1,59 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "tensors/device_lane.h"
+
+namespace torch_safetensors::tensors {
+
+/// Brings the values of tensors on devices to the CPU, in order and through blocks of the ring: while one is
+/// written, the next ones are copied. Small tensors travel in one block.
+class DeviceReader {
+ public:
+  using Emit = std::function<void(std::span<const std::byte>)>;
+
+  /// `emit` is given the bytes piece by piece, each valid until it returns.
+  explicit DeviceReader(Emit emit) : emit_(std::move(emit)) {}
+  ~DeviceReader();
+  DeviceReader(const DeviceReader&) = delete;
+  DeviceReader& operator=(const DeviceReader&) = delete;
+
+  /// A dense tensor, on any device. A lazy conjugate or negative view is resolved on its device. Its bytes
+  /// are emitted at some time before `flush` returns.
+  void add(const at::Tensor& tensor);
+
+  /// Emits what was added and not emitted yet.
+  void flush();
+
+ private:
+  /// A block and what is copied into it.
+  struct Filling {
+    staging::BlockRing::Block block;
+    size_t nbytes = 0;
+    std::shared_ptr<LaneFence> fence = nullptr;
+    std::vector<at::Tensor> resolved = {};  // copies of views, read until the fence is passed
+  };
+
+  void use_lane_of(const at::Tensor& tensor);
+  void copy_out(const at::Tensor& tensor, bool is_resolved);
+  void copy_part(const at::Tensor& tensor, size_t offset, size_t nbytes);
+  staging::BlockRing::Block next_block();
+  void seal();
+  void emit_oldest();
+
+  Emit emit_;
+  std::optional<c10::Device> device_;
+  std::shared_ptr<DeviceLane> lane_;  // null: the backend has none
+  std::shared_ptr<staging::BlockRing> ring_;
+  std::optional<Filling> current_;
+  std::deque<Filling> on_the_way_;
+};
+
+}  // namespace torch_safetensors::tensors
