@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #if defined(__linux__)
@@ -81,6 +82,15 @@ int fsync(int descriptor) {
   ++faults.fsyncs;
   const int error = is_directory(descriptor) ? faults.fsync_directory : faults.fsync_file;
   return error != 0 ? fail(error) : real(descriptor);
+}
+
+int madvise(void* begin, size_t size, int advice) NOTHROW {
+  static const auto real = next(&madvise, "madvise");
+  ++faults.madvises;
+  if (faults.before_madvise) {
+    faults.before_madvise();
+  }
+  return faults.madvise != 0 ? fail(faults.madvise) : real(begin, size, advice);
 }
 
 int close(int descriptor) {

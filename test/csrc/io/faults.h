@@ -19,13 +19,19 @@ struct Faults {
   std::atomic<int> close{0};      ///< Of a descriptor open for writing; it is closed all the same.
   std::atomic<long> fstatfs{-1};  ///< The magic number it reports; 0: it fails; -1: it works.
   std::atomic<int> fsyncs{0};     ///< Counts the calls.
+  std::atomic<int> madvise{0};
+  std::atomic<int> madvises{0};  ///< Counts the calls.
+
+  /// Called by each madvise: a system that takes its time.
+  std::function<void()> before_madvise;
 
   /// Called once, by the next flock: what others do in between.
   std::function<void()> before_flock;
 
   void reset() {
-    before_flock = nullptr;
-    rename = fchmod = fchown = flock = ftruncate = fsync_file = fsync_directory = close = fsyncs = 0;
+    before_flock = before_madvise = nullptr;
+    rename = fchmod = fchown = flock = ftruncate = fsync_file = fsync_directory = close = fsyncs = madvise =
+        madvises = 0;
     fstatfs = -1;
   }
 };
