@@ -87,7 +87,7 @@ void SavePlan::write_to(std::span<std::byte> out) const {
 
 std::string SavePlan::write_to(const std::string& filename, bool fsync) const {
   const std::string path = decode_filename(filename);
-  io::AtomicFile file(path);
+  io::AtomicFile file(path, fsync);
   std::vector<Bytes> batch;
   for_each_piece([&](Bytes piece, bool is_temporary) {
     batch.push_back(piece);
@@ -97,7 +97,7 @@ std::string SavePlan::write_to(const std::string& filename, bool fsync) const {
     }
   });
   file.write(batch);
-  if (file.commit(fsync) == io::Commit::kRenamed) {
+  if (file.commit() == io::Commit::kRenamed) {
     return {};
   }
   return format::printable(path) +
