@@ -15,8 +15,8 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
-/// So many pieces go into one system call.
-constexpr size_t kBatch = 1024;
+/// So many pieces are handed to the file at a time.
+constexpr size_t kBatch = 16384;
 
 format::SerializedHeader make_header(std::span<const NamedTensor> tensors,
                                      const std::optional<format::Metadata>& metadata) {
