@@ -134,12 +134,16 @@ void DirectWriter::stop() {
 }
 
 void DirectWriter::finish() {
+  if (finished_) {
+    return;
+  }
+  finished_ = true;
   stop();
-  write_at(offset_, {begun_.get(), pending_});
-  offset_ += std::exchange(pending_, 0);
-  if (::lseek(descriptor_, 0, SEEK_END) < 0) {
+  if (::lseek(descriptor_, static_cast<off_t>(offset_), SEEK_SET) < 0) {
     throw_os_error(errno, given_);
   }
+  const std::span<const std::byte> rest(begun_.get(), pending_);
+  write_all(descriptor_, {&rest, 1}, given_);
 }
 
 }  // namespace torch_safetensors::io

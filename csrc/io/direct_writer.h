@@ -45,6 +45,7 @@ class DirectWriter {
   int descriptor_;
   std::string given_;
   std::atomic<bool> direct_;
+  bool finished_ = false;
   uint64_t offset_ = 0;  // what is written
   size_t pending_ = 0;   // bytes in `begun_`
   Block begun_;
