@@ -101,10 +101,13 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
   define(m, touches_files("_saved_size(Dict(str, Tensor) tensors, Dict(str, str)? metadata) -> int"),
          TORCH_FN(tensors::saved_size));
   define(m,
-         touches_files(
-             "_save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata, bool fsync) "
-             "-> str"),
-         TORCH_FN(tensors::save_file_quietly));
+         touches_files("_save_file(str filename, str names, int[] name_sizes, Tensor[][] tensors, "
+                       "Dict(str, str)? metadata, bool fsync) -> str"),
+         TORCH_FN(tensors::save_file_for_python));
+  define(m,
+         touches_files("_save_small(str names, int[] name_sizes, Tensor[][] tensors, "
+                       "Dict(str, str)? metadata, int limit) -> Tensor"),
+         TORCH_FN(tensors::save_small_for_python));
   define(m,
          touches_files("_load_model(str filename, str class_name, Dict(str, Tensor) tensors, "
                        "str[] may_be_missing, bool strict, str backend) -> (str[], str[])"),
@@ -114,9 +117,9 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
                        "str[] may_be_missing, bool strict) -> (str[], str[])"),
          TORCH_FN(modules::check_model_dict));
   define(m,
-         touches_files("_save_model(str filename, Dict(str, Tensor) tensors, Dict(str, str)? metadata, "
-                       "bool force_contiguous, bool fsync) -> str"),
-         TORCH_FN(modules::save_model_dict));
+         touches_files("_save_model(str filename, str names, int[] name_sizes, Tensor[][] tensors, "
+                       "Dict(str, str)? metadata, bool force_contiguous, bool fsync) -> str"),
+         TORCH_FN(modules::save_model_for_python));
 
   m.class_<tensors::SafeOpen>("SafeOpen")
       .def(torch::init<std::string, c10::Device, std::string>(), "",
@@ -154,7 +157,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       .def("take_any", &tensors::Prefetch::take_any)
       .def("close", &tensors::Prefetch::close);
   m.class_<tensors::PythonSave>("_PythonSave")
-      .def(torch::init<TensorDict, std::optional<Metadata>>())
+      .def(torch::init<std::string, std::vector<int64_t>, tensors::WrappedTensors, std::optional<Metadata>>())
       .def("size", &tensors::PythonSave::size)
       .def("write_to", &tensors::PythonSave::write_to);
 }

@@ -10,6 +10,7 @@ import torch
 
 __all__ = [
     "DeviceLike",
+    "OperatorTensors",
     "PathLike",
     "operator_device",
     "operator_filename",
@@ -101,23 +102,43 @@ def check_unicode(text: str, what: str) -> None:
         raise ValueError(f"{what} {text!r}: not valid Unicode: {error.reason}") from None
 
 
-def operator_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+#: Tensors as the operators for Python take them: all names in one text, the bytes of each, and the tensors.
+#: csrc/tensors/python_save.h says why.
+OperatorTensors: TypeAlias = "tuple[str, list[int], list[list[torch.Tensor]]]"
+
+
+def operator_tensors(tensors: Mapping[str, torch.Tensor]) -> OperatorTensors:
     """The tensors, checked for what an operator's schema would refuse less clearly.
 
     Raises:
-        ValueError: not a dict, or a value that is not a tensor (the types the reference raises).
+        ValueError: not a dict, or a value that is not a tensor (the types the reference raises); a name that is not
+            Unicode.
         TypeError: a name that is not a str.
     """
     if not isinstance(tensors, dict):
         raise ValueError(f"Expected a dict of [str, torch.Tensor] but received {type(tensors)}")
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise ValueError(f"Key {name!r} is invalid, expected torch.Tensor but received {type(tensor)}")
-        if not isinstance(name, str):
-            raise TypeError(f"Key {name!r} is invalid, expected str but received {type(name)}")
-        if not name.isascii():
+    tensors = dict(tensors)  # Names and tensors are taken one after the other, and other threads may change it.
+    plain = set(map(type, tensors)) <= {str} and all(
+        issubclass(t, torch.Tensor) for t in set(map(type, tensors.values()))
+    )
+    if not plain:
+        for name, tensor in tensors.items():
+            _check_named_tensor(name, tensor)
+    names = "".join(tensors)
+    if plain and names.isascii():
+        sizes = list(map(len, tensors))
+    else:
+        for name in tensors:
             check_unicode(name, "tensor name")
-    return tensors
+        sizes = [len(str.encode(name)) for name in tensors]
+    return names, sizes, [list(tensors.values())]
+
+
+def _check_named_tensor(name: object, tensor: object) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"Key {name!r} is invalid, expected torch.Tensor but received {type(tensor)}")
+    if not isinstance(name, str):
+        raise TypeError(f"Key {name!r} is invalid, expected str but received {type(name)}")
 
 
 def split_names(names: list[str], separator: str | None) -> list[str]:

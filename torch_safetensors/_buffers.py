@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-__all__ = ["Buffer", "as_tensor", "new_bytes"]
+__all__ = ["Buffer", "as_tensor", "bytes_of", "new_bytes"]
 
 #: bytes, bytearray, memoryview, anything else with a buffer, or a 1-D uint8 tensor. (``collections.abc.Buffer``
 #: is new in Python 3.12.)
@@ -68,6 +68,11 @@ def new_bytes(size: int) -> tuple[bytes, torch.Tensor]:
     """
     data: bytes = _new_bytes(None, size)
     return data, _tensor_at(_bytes_address(data), size)
+
+
+def bytes_of(tensor: torch.Tensor) -> bytes:
+    """A copy of a contiguous uint8 tensor."""
+    return ctypes.string_at(tensor.data_ptr(), tensor.numel())
 
 
 @contextlib.contextmanager

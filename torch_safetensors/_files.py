@@ -19,13 +19,22 @@ from ._arguments import (
     operator_tensors,
     split_names,
 )
-from ._buffers import Buffer, as_tensor, new_bytes
+from ._buffers import Buffer, as_tensor, bytes_of, new_bytes
 from ._errors import translate
 from ._gc import gc_paused
 
 __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 
 _ops = torch.ops.safetensors
+
+# Looked up once, for small calls: that takes longer than some of them do.
+_save_file = _ops._save_file.default
+_save_small = _ops._save_small.default
+_PythonSave = torch.classes.safetensors._PythonSave
+
+#: What is cheaper to save in one step and to copy.
+_MAX_SMALL_TENSORS = 100
+_MAX_SMALL_SIZE = 1 << 16
 
 
 def load_file(
@@ -145,9 +154,10 @@ def save_file(
     if _graphs.is_tracing():
         _graphs.save_file(tensors, filename, metadata, fsync=fsync)
         return
-    arguments = operator_tensors(tensors), operator_filename(filename), operator_metadata(metadata)
+    named = operator_tensors(tensors)
+    path = operator_filename(filename)
     try:
-        warning = _ops._save_file(*arguments, fsync)
+        warning = _save_file(path, *named, operator_metadata(metadata), fsync)
     except RuntimeError as error:
         raise translate(error, filename) from None
     if warning:
@@ -158,9 +168,14 @@ def save(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None
     """Saves tensors to bytes; arguments and errors as for :func:`save_file`.
 
     Returns:
-        What :func:`save_file` would write. Nothing beside it is allocated.
+        What :func:`save_file` would write. Nothing of its size is allocated beside it, but for a small one.
     """
-    plan = torch.classes.safetensors._PythonSave(operator_tensors(tensors), operator_metadata(metadata))
+    arguments = *operator_tensors(tensors), operator_metadata(metadata)
+    if len(tensors) <= _MAX_SMALL_TENSORS and not _graphs.is_tracing():
+        small: torch.Tensor = _save_small(*arguments, _MAX_SMALL_SIZE)
+        if small.numel() > 0:
+            return bytes_of(small)
+    plan = _PythonSave(*arguments)
     data, memory = new_bytes(plan.size())
     plan.write_to(memory)
     return data

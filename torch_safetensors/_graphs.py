@@ -228,6 +228,7 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "_load": _leaves_the_graph("_load", _DEPENDS_ON_DATA),
     "_load_file": _leaves_the_graph("_load_file", "it checks nothing when it runs"),
     "_save_file": _leaves_the_graph("_save_file", "it is for eager code"),
+    "_save_small": _leaves_the_graph("_save_small", "it is for eager code"),
     "_load_model": _leaves_the_graph("_load_model", _EAGER_ONLY),
     "_check_model": _leaves_the_graph("_check_model", _EAGER_ONLY),
     "_save_model": _leaves_the_graph("_save_model", _EAGER_ONLY),

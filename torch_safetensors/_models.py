@@ -104,7 +104,7 @@ def save_model(
                 f"{name!r} is extra state of type {type(value).__name__}, and the format holds tensors only; "
                 "save it apart, or return a tensor from get_extra_state()"
             )
-    arguments = operator_filename(filename), operator_tensors(dict(state)), operator_metadata(metadata)
+    arguments = operator_filename(filename), *operator_tensors(state), operator_metadata(metadata)
     try:
         warning = _ops._save_model(*arguments, force_contiguous, fsync)
     except ValueError as error:

@@ -32,16 +32,30 @@ bool has_no_rename(int error) {
 
 }  // namespace
 
-AtomicFile::AtomicFile(const std::string& path)
-    : path_(path), target_(find_save_target(path)), temporary_(target_, creation_mode(target_), path) {}
-
-void AtomicFile::write(std::span<const std::span<const std::byte>> pieces) {
-  write_all(temporary_.descriptor(), pieces, path_);
+AtomicFile::AtomicFile(const std::string& path, bool durable)
+    : path_(path),
+      target_(find_save_target(path)),
+      temporary_(target_, creation_mode(target_), path),
+      durable_(durable) {
+  if (durable && DirectWriter::is_worth_while(temporary_.descriptor())) {
+    direct_.emplace(temporary_.descriptor(), path);
+  }
 }
 
-Commit AtomicFile::commit(bool durable) {
+void AtomicFile::write(std::span<const std::span<const std::byte>> pieces) {
+  if (direct_) {
+    direct_->append(pieces);
+  } else {
+    write_all(temporary_.descriptor(), pieces, path_);
+  }
+}
+
+Commit AtomicFile::commit() {
+  if (direct_) {
+    direct_->finish();
+  }
   restore_attributes();
-  if (durable) {
+  if (durable_) {
     flush_file(temporary_.descriptor(), path_);
   }
   check_delayed_errors(temporary_.descriptor(), path_);
@@ -52,12 +66,12 @@ Commit AtomicFile::commit(bool durable) {
   if (::rename(temporary_.path().c_str(), target_.path.c_str()) == 0) {
     temporary_.release();
   } else if (has_no_rename(errno)) {
-    write_in_place(errno, durable);
+    write_in_place(errno);
     result = Commit::kWrittenInPlace;
   } else {
     throw_os_error(errno, path_);
   }
-  if (durable) {
+  if (durable_) {
     flush_directory(target_.directory, path_);
   }
   return result;
@@ -77,10 +91,10 @@ void AtomicFile::restore_attributes() const {
   std::ignore = ::fchmod(temporary_.descriptor(), before.st_mode & 07777);
 }
 
-void AtomicFile::write_in_place(int rename_error, bool durable) {
+void AtomicFile::write_in_place(int rename_error) {
   Descriptor target = open_to_overwrite(target_.path, rename_error, path_);
   try {
-    copy_file(temporary_.descriptor(), std::move(target), durable, path_);
+    copy_file(temporary_.descriptor(), std::move(target), durable_, path_);
   } catch (const std::bad_alloc&) {
     temporary_.release();
     throw;

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 
+#include "io/direct_writer.h"
 #include "io/save_target.h"
 #include "io/temporary_file.h"
 
@@ -24,8 +26,8 @@ enum class Commit {
 ///   by the next save to that target. A lock (flock) tells a live temporary file from a dead one.
 class AtomicFile {
  public:
-  /// Opens the temporary file. Throws OsError.
-  explicit AtomicFile(const std::string& path);
+  /// Opens the temporary file. `durable`: what is committed is on the disk. Throws OsError.
+  explicit AtomicFile(const std::string& path, bool durable = false);
   /// Removes the temporary file unless it was committed.
   ~AtomicFile() = default;
   AtomicFile(const AtomicFile&) = delete;
@@ -34,18 +36,20 @@ class AtomicFile {
   /// Appends the pieces. Throws OsError (ENOSPC, EFBIG, EIO, …), after which only destruction is of use.
   void write(std::span<const std::span<const std::byte>> pieces);
 
-  /// Puts the file under its name; `durable` also flushes it and its directory to the disk. Throws OsError,
+  /// Puts the file under its name; a durable one and its directory are flushed to the disk. Throws OsError,
   /// and leaves the old file as it was. Where the file system refuses to rename (ENOSYS, EOPNOTSUPP, EPERM),
   /// the target is overwritten in place, unless this process maps it (then the error of rename is thrown).
-  Commit commit(bool durable);
+  Commit commit();
 
  private:
   void restore_attributes() const;
-  void write_in_place(int rename_error, bool durable);
+  void write_in_place(int rename_error);
 
   std::string path_;  // as given, for messages
   SaveTarget target_;
   TemporaryFile temporary_;
+  bool durable_;
+  std::optional<DirectWriter> direct_;  // where it is of use
 };
 
 }  // namespace torch_safetensors::io

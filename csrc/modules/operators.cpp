@@ -25,9 +25,13 @@ NameLists check_model_dict(const std::string& filename, const std::string& class
                               {may_be_missing.begin(), may_be_missing.end()}));
 }
 
-std::string save_model_dict(const std::string& filename, const TensorDict& tensors,
-                            const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync) {
-  return save_model({"", tensors::to_named(tensors)}, filename, metadata, force_contiguous, fsync);
+std::string save_model_for_python(const std::string& filename, const std::string& names,
+                                  const std::vector<int64_t>& name_sizes,
+                                  const tensors::WrappedTensors& tensors,
+                                  const std::optional<Metadata>& metadata, bool force_contiguous,
+                                  bool fsync) {
+  return save_model({"", tensors::to_named(names, name_sizes, tensors)}, filename, metadata, force_contiguous,
+                    fsync);
 }
 
 }  // namespace torch_safetensors::modules

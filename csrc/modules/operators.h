@@ -5,12 +5,13 @@
 #include <vector>
 
 #include "modules/model.h"
+#include "tensors/python_save.h"
 
 namespace torch_safetensors::modules {
 
-// load_model and save_model in the forms that the Python package calls them in: a model as a dict, the result
-// as (missing, unexpected). A dict and not a list of tensors, which the dispatcher would look into: one on
-// the meta device, or of a subclass, would take the call away from here.
+// load_model and save_model in the forms that the Python package calls them in. To be loaded, a model is a
+// dict, the result (missing, unexpected). A dict and not a list of tensors, which the dispatcher would look
+// into: one on the meta device, or of a subclass, would take the call away from here.
 
 using NameLists = std::tuple<std::vector<std::string>, std::vector<std::string>>;
 
@@ -22,7 +23,10 @@ NameLists check_model_dict(const std::string& filename, const std::string& class
                            const TensorDict& tensors, const std::vector<std::string>& may_be_missing,
                            bool strict);
 
-std::string save_model_dict(const std::string& filename, const TensorDict& tensors,
-                            const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync);
+/// To be saved, its tensors are as in tensors/python_save.h.
+std::string save_model_for_python(const std::string& filename, const std::string& names,
+                                  const std::vector<int64_t>& name_sizes,
+                                  const tensors::WrappedTensors& tensors,
+                                  const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync);
 
 }  // namespace torch_safetensors::modules

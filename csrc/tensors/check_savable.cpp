@@ -35,13 +35,23 @@ void check_contiguous(const NamedTensor& named) {
                     "); call .contiguous() first, or if it is a view of another tensor, save that one");
 }
 
-/// Written twice, memory would be doubled in the file and no longer shared when loaded.
-void check_no_overlap(std::span<const NamedTensor> tensors) {
-  struct Area {
-    c10::Device device;
-    ByteRange range;
-    const std::string* name;
+/// Where a tensor lies.
+struct Area {
+  c10::Device device;
+  ByteRange range;
+  const std::string* name;
+};
+
+bool operator<(const Area& a, const Area& b) {
+  const auto place = [](const Area& area) {
+    return std::tuple(area.device.type(), area.device.index(), area.range.begin, area.range.end);
   };
+  const auto of_a = place(a);
+  const auto of_b = place(b);
+  return of_a < of_b || (of_a == of_b && *a.name < *b.name);
+}
+
+std::vector<Area> sorted_areas(std::span<const NamedTensor> tensors) {
   std::vector<Area> areas;
   areas.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) {
@@ -49,10 +59,16 @@ void check_no_overlap(std::span<const NamedTensor> tensors) {
       areas.push_back({tensor.device(), byte_range(tensor), &name});
     }
   }
-  std::sort(areas.begin(), areas.end(), [](const Area& a, const Area& b) {
-    return std::tuple(a.device.type(), a.device.index(), a.range.begin, a.range.end, *a.name) <
-           std::tuple(b.device.type(), b.device.index(), b.range.begin, b.range.end, *b.name);
-  });
+  // Tensors that were made one after the other often lie so.
+  if (!std::is_sorted(areas.begin(), areas.end())) {
+    std::sort(areas.begin(), areas.end());
+  }
+  return areas;
+}
+
+/// Written twice, memory would be doubled in the file and no longer shared when loaded.
+void check_no_overlap(std::span<const NamedTensor> tensors) {
+  const std::vector<Area> areas = sorted_areas(tensors);
   const Area* furthest = nullptr;
   for (const Area& area : areas) {
     if (furthest != nullptr && furthest->device == area.device) {

@@ -2,10 +2,9 @@
 
 #include <ATen/Functions.h>
 
-#include <cstring>
-
 #include "format/text.h"
 #include "io/atomic_file.h"
+#include "io/parallel_copy.h"
 #include "tensors/device_save.h"
 #include "tensors/filename.h"
 #include "tensors/scalar_type.h"
@@ -17,8 +16,8 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
-/// So many pieces go into one system call.
-constexpr size_t kBatch = 1024;
+/// So many pieces are handed to the file at a time.
+constexpr size_t kBatch = 16384;
 
 format::SerializedHeader make_header(std::span<const NamedTensor> tensors,
                                      const std::optional<format::Metadata>& metadata) {
@@ -71,18 +70,23 @@ void SavePlan::for_each_piece(Emit emit) const {
 }
 
 void SavePlan::write_to(std::span<std::byte> out) const {
+  io::HugePages fresh(out);
+  std::vector<io::CopyRange> batch;
   size_t done = 0;
-  for_each_piece([&](Bytes piece, bool) {
-    if (!piece.empty()) {
-      std::memcpy(out.data() + done, piece.data(), piece.size());
-    }
+  for_each_piece([&](Bytes piece, bool is_temporary) {
+    batch.push_back({piece, out.data() + done});
     done += piece.size();
+    if (is_temporary) {
+      io::copy_ranges(batch, &fresh);
+      batch.clear();
+    }
   });
+  io::copy_ranges(batch, &fresh);
 }
 
 std::string SavePlan::write_to(const std::string& filename, bool fsync) const {
   const std::string path = decode_filename(filename);
-  io::AtomicFile file(path);
+  io::AtomicFile file(path, fsync);
   std::vector<Bytes> batch;
   for_each_piece([&](Bytes piece, bool is_temporary) {
     batch.push_back(piece);
@@ -92,16 +96,11 @@ std::string SavePlan::write_to(const std::string& filename, bool fsync) const {
     }
   });
   file.write(batch);
-  if (file.commit(fsync) == io::Commit::kRenamed) {
+  if (file.commit() == io::Commit::kRenamed) {
     return {};
   }
   return format::printable(path) +
          ": the file system cannot rename, so this save was not atomic: it was written in place";
-}
-
-std::string save_file_quietly(const TensorDict& tensors, const std::string& filename,
-                              const std::optional<Metadata>& metadata, bool fsync) {
-  return SavePlan(to_named(tensors), to_format(metadata)).write_to(filename, fsync);
 }
 
 void warn_of(const std::string& warning) {
@@ -165,7 +164,8 @@ void save_tensors(const std::string& filename, const std::vector<std::string>& n
 
 void save_file(const TensorDict& tensors, const std::string& filename,
                const std::optional<Metadata>& metadata, bool fsync) {
-  tensors::warn_of(tensors::save_file_quietly(tensors, filename, metadata, fsync));
+  const tensors::SavePlan plan(tensors::to_named(tensors), tensors::to_format(metadata));
+  tensors::warn_of(plan.write_to(filename, fsync));
 }
 
 at::Tensor save(const TensorDict& tensors, const std::optional<Metadata>& metadata) {

@@ -44,10 +44,6 @@ class SavePlan {
 /// Bytes that `save` would return; the tensors need no memory, so that graphs can ask before they run.
 int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& metadata);
 
-/// `save_file` for the Python package, which raises the warning as Python does: returns it.
-std::string save_file_quietly(const TensorDict& tensors, const std::string& filename,
-                              const std::optional<Metadata>& metadata, bool fsync);
-
 /// Warns of what a save returned.
 void warn_of(const std::string& warning);
 

@@ -402,3 +402,33 @@ def test_framework(path: Path, framework: Any) -> None:
 )
 def test_options_are_keywords(path: Path, call: Any) -> None:
     check_refused(lambda: call(path), TypeError, "positional argument")
+
+
+def test_names_of_any_length_and_class_are_told_apart() -> None:
+    class Name(str):
+        def __len__(self) -> int:
+            return 1
+
+    tensors = {"": torch.ones(1), "ä€": torch.ones(2), Name("name"): torch.ones(3), "n\0": torch.ones(4)}
+    assert {name: tensor.numel() for name, tensor in load(save(tensors)).items()} == {
+        "": 1,
+        "ä€": 2,
+        "name": 3,
+        "n\0": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes", "tensors", "message"),
+    [
+        ("ab", [1, 1], [[torch.ones(1)]], "names and tensors do not belong together"),
+        ("a", [1], [], "names and tensors do not belong together"),
+        ("a", [2], [[torch.ones(1)]], "names are shorter than their sizes say"),
+        ("a", [-1], [[torch.ones(1)]], "names are shorter than their sizes say"),
+    ],
+)
+def test_operators_for_python_check_names(
+    names: str, sizes: list[int], tensors: list[list[Tensor]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        torch.ops.safetensors._save_small(names, sizes, tensors, None, 1000)

@@ -252,3 +252,13 @@ def test_many_tensors(path: Path, backend: str) -> None:
     save_file(tensors, path)
     assert path.read_bytes() == reference.save(tensors)
     assert_same(load_file(path, backend=backend), tensors)
+
+
+def test_small_and_large_saves_give_the_bytes_of_a_file(path: Path) -> None:
+    for size in (0, 1, (1 << 16) - 200, (1 << 16) - 72, (1 << 16) - 64, 1 << 16, 5 << 20, 40_000_001):
+        tensors = {"a": torch.arange(size, dtype=torch.int64).to(torch.uint8)}
+        save_file(tensors, path)
+        assert save(tensors) == path.read_bytes()
+    many = {f"t{i}": torch.full((3,), i) for i in range(101)}
+    save_file(many, path)
+    assert save(many) == path.read_bytes()

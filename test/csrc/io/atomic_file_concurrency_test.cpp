@@ -69,7 +69,7 @@ TEST_F(AtomicFileConcurrency, LeavesALivingSaveOfThisProcessAlone) {
   first.write(pieces_of("first"));
   save(path_, "second");
   EXPECT_EQ(read_file(path_), "second");
-  first.commit(/*durable=*/false);
+  first.commit();
   EXPECT_EQ(read_file(path_), "first");
   EXPECT_EQ(directory_.names(), Names{"model"});
 }
@@ -123,7 +123,7 @@ TEST_F(AtomicFileConcurrency, IsNotDisturbedByAChildForkedInTheMiddle) {
   file.write(pieces_of("ne"));
   EXPECT_EQ(run_in_child([&] { save(directory_ / "of_child", "x"); }), 0);
   file.write(pieces_of("w"));
-  file.commit(/*durable=*/false);
+  file.commit();
   EXPECT_EQ(read_file(path_), "new");
   EXPECT_EQ(directory_.names(), (Names{"model", "of_child"}));
 }

@@ -75,7 +75,7 @@ TEST_F(AtomicFileFaults, WritesInPlaceWithoutRename) {
 TEST_F(AtomicFileFaults, RemovesTheTemporaryFileAsSoonAsItIsWrittenInPlace) {
   faults.rename = ENOSYS;
   AtomicFile file(path_);
-  file.commit(/*durable=*/false);
+  file.commit();
   EXPECT_EQ(directory_.names(), Names{"model"});
 }
 
@@ -102,7 +102,7 @@ TEST_F(AtomicFileFaults, ReportsWhatOnlyCloseSays) {
   faults.close = EDQUOT;
   AtomicFile file(path_);
   expect_os_error(EDQUOT, "[Errno " + std::to_string(EDQUOT) + "] Disk quota exceeded: '" + path_ + "'",
-                  [&] { file.commit(/*durable=*/false); });
+                  [&] { file.commit(); });
   faults.close = 0;
 }
 
@@ -117,6 +117,35 @@ TEST_F(AtomicFileFaults, FlushesFileAndDirectoryOnRequest) {
 TEST_F(AtomicFileFaults, ReportsWhatTheDiskLost) {
   faults.fsync_file = EIO;
   expect_fails(EIO, "Input/output error", /*durable=*/true);
+}
+
+TEST_F(AtomicFileFaults, WritesLargeDurableFilesPastThePageCache) {
+  faults.fstatfs = 0xEF53;  // ext4, wherever the folder lies
+  const std::string contents = pattern((20 << 20) + 1);
+  for (const int refused : {0, EINVAL}) {
+    faults.direct_pwrite = refused;
+    EXPECT_EQ(save(path_, contents, /*durable=*/true), Commit::kRenamed);
+    EXPECT_TRUE(read_file(path_) == contents);
+    faults.rename = EPERM;
+    EXPECT_EQ(save(path_, contents + "!", /*durable=*/true), Commit::kWrittenInPlace);
+    EXPECT_TRUE(read_file(path_) == contents + "!");
+    faults.rename = 0;
+  }
+  EXPECT_EQ(faults.fsyncs, 10);
+  EXPECT_EQ(directory_.names(), Names{"model"});
+}
+
+TEST_F(AtomicFileFaults, ReportsAFullDiskInTheMiddleOfALargeDurableFile) {
+  faults.fstatfs = 0xEF53;
+  const std::string contents = pattern(40 << 20);
+  for (const int error : {ENOSPC, EDQUOT, EIO}) {
+    write_file(path_, "old");
+    faults.pwrite = error;
+    faults.pwrite_room = 20 << 20;
+    EXPECT_THROW(save(path_, contents, /*durable=*/true), OsError);
+    EXPECT_EQ(read_file(path_), "old");
+    EXPECT_EQ(directory_.names(), Names{"model"});
+  }
 }
 
 TEST_F(AtomicFileFaults, ReportsANameThatTheDiskLost) {
@@ -143,7 +172,7 @@ TEST_F(AtomicFileFaults, DoesNotRenameWhatAnotherHostPutInItsPlace) {
   write_file(temporary, "h");
   expect_os_error(ENOENT,
                   "[Errno 2] the temporary file was removed by someone else during the save: '" + path_ + "'",
-                  [&] { file.commit(/*durable=*/false); });
+                  [&] { file.commit(); });
   EXPECT_EQ(read_file(path_), "old");
 }
 
@@ -155,7 +184,7 @@ TEST_F(AtomicFileFaults, KeepsTheWholeWhenWritingInPlaceFails) {
       file.write(pieces_of(contents));
       faults.rename = ENOSYS;
       limit_file_size(100'000);
-      file.commit(/*durable=*/false);
+      file.commit();
     } catch (const OsError& error) {
       const std::string temporary = directory_ / directory_.names().front();
       const std::string expected =

@@ -39,7 +39,7 @@ TEST_F(AtomicFileTest, AppearsOnlyWhenItIsWhole) {
   EXPECT_EQ(read_file(path_), "old");
   file.write(pieces_of("w"));
   EXPECT_EQ(read_file(path_), "old");
-  file.commit(/*durable=*/false);
+  file.commit();
   EXPECT_EQ(read_file(path_), "new");
   EXPECT_EQ(directory_.names(), Names{"model"});
 }
@@ -96,7 +96,7 @@ TEST_F(AtomicFileTest, LeavesMappingsOfTheOldFileAlone) {
   const std::span<const std::byte> source = mapping.bytes();
   file.write({&source, 1});
   file.write(pieces_of("er"));
-  file.commit(/*durable=*/false);
+  file.commit();
   EXPECT_EQ(read_file(path_), "older");
   EXPECT_EQ(static_cast<char>(mapping.bytes()[0]), 'o');
 }

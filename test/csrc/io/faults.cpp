@@ -12,7 +12,9 @@
 #endif
 
 #include <cerrno>
+#include <cstdarg>
 #include <cstdio>
+#include <vector>
 
 // glibc declares some of these noexcept, macOS none.
 #if defined(__GLIBC__)
@@ -110,6 +112,47 @@ int close(int descriptor) {
 }
 
 #if defined(__linux__)
+int fcntl(int descriptor, int command, ...) {
+  static const auto real = next(&fcntl, "fcntl");
+  va_list arguments;
+  va_start(arguments, command);
+  const long argument = va_arg(arguments, long);
+  va_end(arguments);
+  return command == F_SETFL && faults.set_flags != 0 ? fail(faults.set_flags)
+                                                     : real(descriptor, command, argument);
+}
+
+int fallocate(int descriptor, int mode, off_t offset, off_t size) {
+  static const auto real = next(&fallocate, "fallocate");
+  return faults.fallocate != 0 ? fail(faults.fallocate) : real(descriptor, mode, offset, size);
+}
+
+ssize_t pwrite(int descriptor, const void* bytes, size_t size, off_t offset) {
+  static const auto real = next(&pwrite, "pwrite");
+  if ((::fcntl(descriptor, F_GETFL) & O_DIRECT) != 0) {
+    ++faults.direct_pwrites;
+    if (faults.direct_pwrite != 0) {
+      return fail(faults.direct_pwrite);
+    }
+  }
+  if (faults.pwrite_interrupts.fetch_sub(1) > 0) {
+    return fail(EINTR);
+  }
+  if (faults.pwrite != 0 && faults.pwrite_room.fetch_sub(static_cast<long>(size)) < static_cast<long>(size)) {
+    return fail(faults.pwrite);
+  }
+  if (faults.pwrite_cuts.fetch_sub(1) > 0) {
+    // As a full page cache or a signal would: what is left does not begin at a block of the disk.
+    std::vector<char> copy(static_cast<const char*>(bytes), static_cast<const char*>(bytes) + size / 2 - 1);
+    const int flags = ::fcntl(descriptor, F_GETFL);
+    ::fcntl(descriptor, F_SETFL, flags & ~O_DIRECT);
+    const ssize_t count = real(descriptor, copy.data(), copy.size(), offset);
+    ::fcntl(descriptor, F_SETFL, flags);
+    return count;
+  }
+  return real(descriptor, bytes, size, offset);
+}
+
 int fstatfs(int descriptor, struct statfs* status) NOTHROW {
   static const auto real = next(&fstatfs, "fstatfs");
   if (faults.fstatfs == 0) {

@@ -19,6 +19,14 @@ struct Faults {
   std::atomic<int> close{0};      ///< Of a descriptor open for writing; it is closed all the same.
   std::atomic<long> fstatfs{-1};  ///< The magic number it reports; 0: it fails; -1: it works.
   std::atomic<int> fsyncs{0};     ///< Counts the calls.
+  std::atomic<int> set_flags{0};  ///< fcntl(F_SETFL).
+  std::atomic<int> fallocate{0};
+  std::atomic<int> pwrite{0};             ///< Fails from `pwrite_room` bytes on, and works for 0.
+  std::atomic<long> pwrite_room{0};       ///< What the disk has left.
+  std::atomic<int> pwrite_cuts{0};        ///< So many calls write an odd number of bytes only.
+  std::atomic<int> pwrite_interrupts{0};  ///< So many calls fail with EINTR.
+  std::atomic<int> direct_pwrite{0};      ///< Of a descriptor with O_DIRECT.
+  std::atomic<int> direct_pwrites{0};     ///< Counts those past the page cache.
   std::atomic<int> madvise{0};
   std::atomic<int> madvises{0};  ///< Counts the calls.
 
@@ -35,6 +43,8 @@ struct Faults {
     before_flock = before_madvise = before_preadv = nullptr;
     rename = fchmod = fchown = flock = ftruncate = fsync_file = fsync_directory = close = fsyncs = madvise =
         madvises = 0;
+    set_flags = fallocate = pwrite = pwrite_cuts = pwrite_interrupts = direct_pwrite = direct_pwrites = 0;
+    pwrite_room = 0;
     fstatfs = -1;
   }
 };

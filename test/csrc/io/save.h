@@ -17,9 +17,9 @@ inline std::array<std::span<const std::byte>, 1> pieces_of(std::string_view cont
 }
 
 inline Commit save(const std::string& path, std::string_view contents, bool durable = false) {
-  AtomicFile file(path);
+  AtomicFile file(path, durable);
   file.write(pieces_of(contents));
-  return file.commit(durable);
+  return file.commit();
 }
 
 /// Writing beyond fails with EFBIG: a full disk without a mount. For children only, it cannot be undone.
