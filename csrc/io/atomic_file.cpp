@@ -84,11 +84,13 @@ void AtomicFile::restore_attributes() const {
   }
   // All of it as far as it goes: many FUSE mounts have neither owners nor modes, and the file is good anyway.
   const struct stat& before = *target_.existing;
-  if ((now.st_uid != before.st_uid || now.st_gid != before.st_gid) &&
-      ::fchown(temporary_.descriptor(), before.st_uid, before.st_gid) != 0) {
+  const bool has_other_owner = now.st_uid != before.st_uid || now.st_gid != before.st_gid;
+  if (has_other_owner && ::fchown(temporary_.descriptor(), before.st_uid, before.st_gid) != 0) {
     std::ignore = ::fchown(temporary_.descriptor(), static_cast<uid_t>(-1), before.st_gid);
   }
-  std::ignore = ::fchmod(temporary_.descriptor(), before.st_mode & 07777);
+  if (has_other_owner || now.st_mode != before.st_mode) {  // a change of the owner clears bits of the mode
+    std::ignore = ::fchmod(temporary_.descriptor(), before.st_mode & 07777);
+  }
 }
 
 void AtomicFile::write_in_place(int rename_error) {
