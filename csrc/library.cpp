@@ -87,7 +87,8 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
   // For the Python package alone.
   define(m, touches_files("_version() -> str"), TORCH_FN(version));
   define(m, touches_files("_signatures(str filename) -> (str[], str[])"), TORCH_FN(tensors::signatures));
-  define(m, touches_files("_load_file(str filename, Device device, str backend, int? threads, int? ring_size) "
+  define(m,
+         touches_files("_load_file(str filename, Device device, str backend, int? threads, int? ring_size) "
                        "-> (str[], Tensor[])"),
          TORCH_FN(tensors::load_file_lists));
   define(m, touches_files("_load(Tensor data, Device device, bool copy) -> (str[], Tensor[])"),

@@ -40,8 +40,8 @@ struct Chunk {
   size_t part_count;
 };
 
-/// What becomes ready together: one large item in as many chunks as it needs, or several small ones, whole, in
-/// one chunk.
+/// What becomes ready together: one large item in as many chunks as it needs, or several small ones, whole,
+/// in one chunk.
 struct Unit {
   size_t nbytes;
   size_t first_chunk;

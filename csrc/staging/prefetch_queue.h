@@ -15,9 +15,9 @@
 namespace torch_safetensors::staging {
 
 /// Who reads what next in a background load, and who may have what is there. Readers take chunks in the order
-/// of the plan, except that the unit of an item somebody waits for goes first. They pause while `budget` bytes
-/// are begun or ready and not handed out; what somebody waits for goes past that bound, as does a unit when
-/// nothing else is under way, so that no order of taking and no size of a unit comes to a stop.
+/// of the plan, except that the unit of an item somebody waits for goes first. They pause while `budget`
+/// bytes are begun or ready and not handed out; what somebody waits for goes past that bound, as does a unit
+/// when nothing else is under way, so that no order of taking and no size of a unit comes to a stop.
 class PrefetchQueue {
  public:
   PrefetchQueue(const ChunkPlan& plan, std::span<const Item> items, size_t budget);

@@ -14,8 +14,8 @@ struct Rings {
   std::map<int, std::weak_ptr<BlockRing>> by_kind;
 };
 
-/// Found without a lock: another thread may hold any lock while one forks, and the child has no such thread to
-/// give it back. The parent's rings are left behind in the child, unused.
+/// Found without a lock: another thread may hold any lock while one forks, and the child has no such thread
+/// to give it back. The parent's rings are left behind in the child, unused.
 Rings& rings() {
   static std::atomic<Rings*> current{nullptr};
   Rings* found = current.load();

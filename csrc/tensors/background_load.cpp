@@ -9,8 +9,8 @@
 namespace torch_safetensors::tensors {
 namespace {
 
-/// To the CPU nothing is packed and nothing copied; the size of its chunks only says how soon `stop` is obeyed
-/// and how many threads share a large tensor.
+/// To the CPU nothing is packed and nothing copied; the size of its chunks only says how soon `stop` is
+/// obeyed and how many threads share a large tensor.
 constexpr size_t kCpuChunk = size_t{8} << 20;
 
 }  // namespace
@@ -111,9 +111,8 @@ void BackgroundLoad::make_unit(size_t unit) {
 void BackgroundLoad::read_straight(const staging::Chunk& chunk) const {
   std::vector<io::ReadRange> ranges;
   for (const staging::Part& part : plan_.parts_of(chunk)) {
-    ranges.push_back(
-        {items_[part.item].source + part.item_offset,
-         writable_bytes(memory_.tensors[part.item]).subspan(part.item_offset, part.nbytes)});
+    ranges.push_back({items_[part.item].source + part.item_offset,
+                      writable_bytes(memory_.tensors[part.item]).subspan(part.item_offset, part.nbytes)});
   }
   source_.read(ranges);
 }

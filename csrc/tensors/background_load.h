@@ -24,12 +24,12 @@ struct NamedRows {
   Wanted wanted;
 };
 
-/// Threads that read tensors in the order of the file and what they have read. To the CPU they read straight into
-/// the tensors, to other devices through the ring and a lane on which the tensors are allocated, too.
+/// Threads that read tensors in the order of the file and what they have read. To the CPU they read straight
+/// into the tensors, to other devices through the ring and a lane on which the tensors are allocated, too.
 class BackgroundLoad {
  public:
-  /// `rows` in the order of their sources; the file of `source` must outlive this. Throws std::system_error if
-  /// not one thread can be started.
+  /// `rows` in the order of their sources; the file of `source` must outlive this. Throws std::system_error
+  /// if not one thread can be started.
   BackgroundLoad(FileBytes source, std::vector<NamedRows> rows, c10::Device device,
                  const TransferSettings& settings, size_t buffer_size);
   ~BackgroundLoad() { stop(); }
@@ -43,8 +43,8 @@ class BackgroundLoad {
   /// Says who gets which of the rows when.
   staging::PrefetchQueue& queue() { return *queue_; }
 
-  /// The tensor that the queue gave the caller, for the calling thread's current stream. Undefined if the load was
-  /// stopped meanwhile.
+  /// The tensor that the queue gave the caller, for the calling thread's current stream. Undefined if the
+  /// load was stopped meanwhile.
   at::Tensor hand_out(size_t item);
 
   /// Ends the threads, each after the chunk it is at, and drops tensors not handed out.
@@ -71,8 +71,8 @@ class BackgroundLoad {
   std::vector<std::shared_ptr<LaneFence>> fences_;  // by unit, set before it is published
   std::vector<size_t> unit_of_;
   std::unique_ptr<staging::PrefetchQueue> queue_;
-  std::mutex making_;           // of tensors, and giving them out
-  std::vector<size_t> left_;    // by unit: not handed out
+  std::mutex making_;          // of tensors, and giving them out
+  std::vector<size_t> left_;   // by unit: not handed out
   std::vector<bool> is_made_;  // by unit
   std::mutex stopping_;
   std::vector<std::thread> threads_;

@@ -19,8 +19,7 @@ std::shared_ptr<DeviceLane> DeviceLane::open(c10::Device device) {
   // Backends start up with their first tensor, and only then have streams.
   device = at::empty({0}, at::TensorOptions().device(device).dtype(at::kByte)).device();
   try {
-    const c10::Stream stream =
-        c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
+    const c10::Stream stream = c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
     LaneFence probe(stream);
     probe.is_done();
     return std::shared_ptr<DeviceLane>(new DeviceLane(device, stream));
@@ -83,9 +82,9 @@ std::shared_ptr<LaneFence> DeviceLane::mark_use(const staging::BlockRing::Block&
 
 at::Tensor bytes_of(const at::Tensor& tensor, size_t offset, size_t nbytes) {
   // By hand, as torch's own view_dtype does it, and for the dtypes that it refuses.
-  at::Tensor bytes = at::detail::make_tensor<c10::TensorImpl>(
-      c10::TensorImpl::VIEW, c10::Storage(tensor.storage()), tensor.key_set(),
-      c10::scalarTypeToTypeMeta(at::kByte));
+  at::Tensor bytes =
+      at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(tensor.storage()),
+                                               tensor.key_set(), c10::scalarTypeToTypeMeta(at::kByte));
   c10::TensorImpl* const impl = bytes.unsafeGetTensorImpl();
   impl->set_storage_offset(tensor.storage_offset() * tensor.element_size() + static_cast<int64_t>(offset));
   impl->set_sizes_contiguous({static_cast<int64_t>(nbytes)});

@@ -27,8 +27,8 @@ class LaneFence : public staging::Fence {
 };
 
 /// A stream of its own on which copies to and from one device run beside everything else, through torch's
-/// device-generic interfaces alone. Copies of the CPU are done when they return. May be used by several threads
-/// at once, each within a Scope.
+/// device-generic interfaces alone. Copies of the CPU are done when they return. May be used by several
+/// threads at once, each within a Scope.
 class DeviceLane {
  public:
   /// Null where the backend has no streams or events; torch's own copies work there.
@@ -51,15 +51,15 @@ class DeviceLane {
   c10::Device device() const { return device_; }
   bool is_asynchronous() const { return stream_.has_value(); }
 
-  /// From here on the lane's copies wait for what the calling thread's current stream was given so far: memory
-  /// that was just allocated may still be in use there by its previous owner.
+  /// From here on the lane's copies wait for what the calling thread's current stream was given so far:
+  /// memory that was just allocated may still be in use there by its previous owner.
   void follow_current() const;
 
   /// What the calling thread's current stream is given from here on waits for the lane's copies so far.
   void precede_current() const;
 
-  /// The same for the copies up to a fence, whose destination was allocated on the lane: `memory` is not to be
-  /// used anew before the current stream is done with it. A null fence: nothing is to be waited for.
+  /// The same for the copies up to a fence, whose destination was allocated on the lane: `memory` is not to
+  /// be used anew before the current stream is done with it. A null fence: nothing is to be waited for.
   void hand_over(const LaneFence* fence, const c10::DataPtr& memory) const;
 
   /// Within a Scope: enqueues a copy between 1-D uint8 tensors of one size.

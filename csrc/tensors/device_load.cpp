@@ -23,8 +23,8 @@ std::vector<size_t> in_order(size_t count, Position position) {
 }
 
 void move_chunks(const DeviceLane& lane, const ByteSource& source, const staging::ChunkPlan& plan,
-                 std::span<const staging::Item> items, const DeviceMemory& memory,
-                 staging::BlockRing& ring, size_t threads) {
+                 std::span<const staging::Item> items, const DeviceMemory& memory, staging::BlockRing& ring,
+                 size_t threads) {
   lane.follow_current();
   try {
     io::run_parallel(plan.chunks.size(), threads, [&](size_t i) {
@@ -70,8 +70,9 @@ std::vector<at::Tensor> load_through(const DeviceLane& lane, const ByteSource& s
   return tensors;
 }
 
-std::optional<std::vector<at::Tensor>> load_to_device(const ByteSource& source, std::span<const Wanted> wanted,
-                                                      c10::Device device, const TransferOptions& options) {
+std::optional<std::vector<at::Tensor>> load_to_device(const ByteSource& source,
+                                                      std::span<const Wanted> wanted, c10::Device device,
+                                                      const TransferOptions& options) {
   const TransferSettings settings = transfer_settings(device, options);
   const std::shared_ptr<DeviceLane> lane = DeviceLane::open(device);
   if (!lane) {

@@ -17,14 +17,15 @@ struct Wanted {
 };
 
 /// Loads tensors to the lane's device: threads read blocks of the ring, from which the lane copies. They are
-/// ready for what the calling thread's current stream is given after this. Throws what reading, allocating and
-/// copying throw, after all threads have ended.
+/// ready for what the calling thread's current stream is given after this. Throws what reading, allocating
+/// and copying throw, after all threads have ended.
 std::vector<at::Tensor> load_through(const DeviceLane& lane, const ByteSource& source,
                                      std::span<const Wanted> wanted, const TransferSettings& settings);
 
 /// The same for a device. Nothing where its backend has no lanes.
-std::optional<std::vector<at::Tensor>> load_to_device(const ByteSource& source, std::span<const Wanted> wanted,
-                                                      c10::Device device, const TransferOptions& options);
+std::optional<std::vector<at::Tensor>> load_to_device(const ByteSource& source,
+                                                      std::span<const Wanted> wanted, c10::Device device,
+                                                      const TransferOptions& options);
 
 /// An existing tensor, contiguous and on the lane's device, to be filled with the bytes that begin there.
 struct ToFill {

@@ -25,8 +25,8 @@ class DeviceReader {
   DeviceReader(const DeviceReader&) = delete;
   DeviceReader& operator=(const DeviceReader&) = delete;
 
-  /// A dense tensor, on any device. A lazy conjugate or negative view is resolved on its device. Its bytes are
-  /// emitted at some time before `flush` returns.
+  /// A dense tensor, on any device. A lazy conjugate or negative view is resolved on its device. Its bytes
+  /// are emitted at some time before `flush` returns.
   void add(const at::Tensor& tensor);
 
   /// Emits what was added and not emitted yet.

@@ -53,8 +53,9 @@ std::shared_ptr<staging::BlockRing> host_ring(c10::Device device, size_t capacit
     const auto owner = std::make_shared<HostTensor>(host_bytes(allocator, size), allocator);
     return {writable_bytes(owner->bytes).data(), owner};
   };
-  return staging::process_ring(static_cast<int>(device.type()), capacity, allocate,
-                               allocator != nullptr ? BlockRing::Free::kAtOnce : BlockRing::Free::kAfterFence);
+  return staging::process_ring(
+      static_cast<int>(device.type()), capacity, allocate,
+      allocator != nullptr ? BlockRing::Free::kAtOnce : BlockRing::Free::kAfterFence);
 }
 
 const at::Tensor& host_tensor(const staging::BlockRing::Block& block) { return owner_of(block).bytes; }

@@ -6,9 +6,9 @@
 
 namespace torch_safetensors::tensors {
 
-/// The process's ring of host memory for copies to and from a device: pinned by torch's own host allocator where
-/// the backend has one (which keeps freed blocks for the next load; torch gives them back), plain memory
-/// elsewhere.
+/// The process's ring of host memory for copies to and from a device: pinned by torch's own host allocator
+/// where the backend has one (which keeps freed blocks for the next load; torch gives them back), plain
+/// memory elsewhere.
 std::shared_ptr<staging::BlockRing> host_ring(c10::Device device, size_t capacity);
 
 /// The memory of a block, 1-D uint8, for as long as it is held.

@@ -47,8 +47,8 @@ class OpenFile {
   /// Where the entry's bytes begin in the file.
   uint64_t position(const format::TensorEntry& entry) const { return data_begin_ + entry.begin; }
 
-  /// The tensors, each in a storage of its own; with mmap they keep the mapping alive. For devices the file is
-  /// always read, in parallel and through bounded host memory (device_load.h).
+  /// The tensors, each in a storage of its own; with mmap they keep the mapping alive. For devices the file
+  /// is always read, in parallel and through bounded host memory (device_load.h).
   std::vector<at::Tensor> read(std::span<const format::TensorEntry* const> entries, c10::Device device,
                                const TransferOptions& options = {}) const;
 

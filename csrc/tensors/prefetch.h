@@ -15,13 +15,14 @@ namespace torch_safetensors::tensors {
 class BackgroundLoad;
 
 /// `torch.classes.safetensors._Prefetch`: tensors of an open file that load in the background, for the Python
-/// package. Each is handed out once. It keeps the file open and has threads of its own, which end with `close`
-/// or with the object. In a forked child, where those threads are not, every method but `close` refuses.
+/// package. Each is handed out once. It keeps the file open and has threads of its own, which end with
+/// `close` or with the object. In a forked child, where those threads are not, every method but `close`
+/// refuses.
 class Prefetch : public torch::CustomClassHolder {
  public:
-  /// Loads the rows [begins[i], ends[i]) of the first dimension of the tensors named, all of it where both are
-  /// -1. `buffer_size`: bytes that may be ready or on the way and not handed out; 1 GiB by default. Throws
-  /// ValueError (c10) for rows that are not there, and as SafeOpen for names and dtypes.
+  /// Loads the rows [begins[i], ends[i]) of the first dimension of the tensors named, all of it where both
+  /// are -1. `buffer_size`: bytes that may be ready or on the way and not handed out; 1 GiB by default.
+  /// Throws ValueError (c10) for rows that are not there, and as SafeOpen for names and dtypes.
   Prefetch(c10::intrusive_ptr<SafeOpen> file, const std::vector<std::string>& names,
            const std::vector<int64_t>& begins, const std::vector<int64_t>& ends, c10::Device device,
            int64_t threads, std::optional<int64_t> buffer_size, std::optional<int64_t> ring_size);
@@ -39,8 +40,8 @@ class Prefetch : public torch::CustomClassHolder {
   /// name either: all were handed out.
   std::tuple<std::optional<std::string>, std::optional<at::Tensor>> take_any(int64_t milliseconds);
 
-  /// Stops the threads and drops what was not handed out; those who wait are told. Once is enough, more does no
-  /// harm.
+  /// Stops the threads and drops what was not handed out; those who wait are told. Once is enough, more does
+  /// no harm.
   void close();
 
  private:

@@ -32,8 +32,8 @@ class SavePlan {
   [[nodiscard]] std::string write_to(const std::string& filename, bool fsync) const;
 
  private:
-  /// Calls `emit(bytes, is_temporary)` for the header and the tensors in the order of the file. What had to be
-  /// copied (other devices, lazy conjugates) comes in pieces that live until emit returns.
+  /// Calls `emit(bytes, is_temporary)` for the header and the tensors in the order of the file. What had to
+  /// be copied (other devices, lazy conjugates) comes in pieces that live until emit returns.
   template <typename Emit>
   void for_each_piece(Emit emit) const;
 

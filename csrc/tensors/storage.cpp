@@ -17,10 +17,9 @@ at::Tensor tensor_over(std::byte* data, const TensorType& type, std::shared_ptr<
   // Built by hand and not by at::from_blob, which costs several times as much and counts when a
   // file has a hundred thousand tensors.
   auto* context = new std::shared_ptr<void>(std::move(owner));
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), type.nbytes,
-      c10::DataPtr(data, context, &release_owner, device),
-      /*allocator=*/nullptr, /*resizable=*/false);
+  auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), type.nbytes,
+                                                       c10::DataPtr(data, context, &release_owner, device),
+                                                       /*allocator=*/nullptr, /*resizable=*/false);
   at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
       c10::Storage(std::move(storage)), c10::computeDispatchKey(type.dtype, c10::kStrided, device),
       c10::scalarTypeToTypeMeta(type.dtype));

@@ -16,8 +16,8 @@ struct TensorType {
   size_t nbytes;
 };
 
-/// A dense tensor over `data`, memory of the device, in a storage of its own that has exactly its bytes, cannot
-/// be resized, and keeps `owner` alive.
+/// A dense tensor over `data`, memory of the device, in a storage of its own that has exactly its bytes,
+/// cannot be resized, and keeps `owner` alive.
 at::Tensor tensor_over(std::byte* data, const TensorType& type, std::shared_ptr<void> owner,
                        c10::Device device = c10::kCPU);
 

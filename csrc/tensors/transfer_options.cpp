@@ -42,8 +42,8 @@ size_t setting(const char* keyword, std::optional<int64_t> value, const char* va
   return from_environment(variable, 1).value_or(otherwise);
 }
 
-/// True where tensors of a backend may lie anywhere in memory that it allocated: elsewhere a storage is a handle
-/// (Metal) or of a class of the backend's own.
+/// True where tensors of a backend may lie anywhere in memory that it allocated: elsewhere a storage is a
+/// handle (Metal) or of a class of the backend's own.
 bool has_plain_storage(c10::DeviceType type) {
   switch (type) {
     case c10::DeviceType::CPU:
@@ -61,11 +61,10 @@ bool has_plain_storage(c10::DeviceType type) {
 
 TransferSettings transfer_settings(c10::Device device, const TransferOptions& options) {
   const size_t cores = std::max(1U, std::thread::hardware_concurrency());
-  const size_t share_below =
-      from_environment("TORCH_SAFETENSORS_SHARE_BELOW", 0).value_or(kShareBelow);
+  const size_t share_below = from_environment("TORCH_SAFETENSORS_SHARE_BELOW", 0).value_or(kShareBelow);
   return {
-      .threads = setting("threads", options.threads, "TORCH_SAFETENSORS_THREADS",
-                         std::min(cores, kMaxThreads)),
+      .threads =
+          setting("threads", options.threads, "TORCH_SAFETENSORS_THREADS", std::min(cores, kMaxThreads)),
       .ring_capacity = setting("ring_size", options.ring_size, "TORCH_SAFETENSORS_RING_SIZE", kRingSize),
       .shared_below = has_plain_storage(device.type()) ? share_below : 0,
   };

@@ -22,8 +22,8 @@ bool records_gradient(const at::Tensor& tensor) {
 
 /// True where the bytes of the file are the bytes of the tensor.
 bool is_direct(const at::Tensor& out, c10::ScalarType from) {
-  return has_memory(out) && out.is_contiguous() && out.scalar_type() == from &&
-         !out.is_conj() && !out.is_neg() && !out._is_zerotensor() && !records_gradient(out);
+  return has_memory(out) && out.is_contiguous() && out.scalar_type() == from && !out.is_conj() &&
+         !out.is_neg() && !out._is_zerotensor() && !records_gradient(out);
 }
 
 /// Targets that lie on devices, by device.

@@ -20,8 +20,8 @@ struct Target {
 void check_writable(const at::Tensor& out, c10::ScalarType from, const std::string& label);
 
 /// Fills the targets, which have as many elements as their entries, straight into their memory where they are
-/// dense tensors of the file's dtype (in parallel; on devices through bounded host memory, device_load.h), with
-/// `copy_` elsewhere. Bumps each one's version, so that autograd sees the write. Targets are checked.
+/// dense tensors of the file's dtype (in parallel; on devices through bounded host memory, device_load.h),
+/// with `copy_` elsewhere. Bumps each one's version, so that autograd sees the write. Targets are checked.
 void write_into(const OpenFile& file, std::span<const Target> targets, const TransferOptions& options = {});
 
 /// Both for tensors that must have exactly the file's shape and dtype.

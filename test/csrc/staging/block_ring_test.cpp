@@ -8,8 +8,8 @@
 #include <thread>
 #include <vector>
 
-#include "staging/process_ring.h"
 #include "io/child.h"
+#include "staging/process_ring.h"
 
 namespace torch_safetensors::staging {
 namespace {
@@ -53,8 +53,12 @@ TEST(BlockRing, CutsItsCapacityIntoBlocks) {
 TEST(BlockRing, AllocatesOnDemandAndNoMoreThanItsCapacity) {
   const auto ring = ring_of(3);
   EXPECT_EQ(ring->allocated(), 0);
-  { const auto first = ring->acquire(); }
-  { const auto again = ring->acquire(); }
+  {
+    const auto first = ring->acquire();
+  }
+  {
+    const auto again = ring->acquire();
+  }
   EXPECT_EQ(ring->allocated(), kBlock);
   std::vector<BlockRing::Block> held;
   for (int i = 0; i < 3; ++i) {
@@ -78,7 +82,9 @@ TEST(BlockRing, GrowsRatherThanWaitsForACopy) {
   const auto ring = ring_of(2);
   const auto fence = std::make_shared<ManualFence>();
   ring->acquire().release_after(fence);
-  { const auto other = ring->acquire(); }
+  {
+    const auto other = ring->acquire();
+  }
   EXPECT_EQ(ring->allocated(), 2 * kBlock);
   EXPECT_EQ(fence->waits, 0);
   fence->done = true;

@@ -3,7 +3,6 @@
 #include <ATen/Functions.h>
 #include <c10/core/StreamGuard.h>
 #include <gtest/gtest.h>
-
 #include <unistd.h>
 
 #include <cstring>
@@ -200,7 +199,8 @@ TEST_P(FakeDevice, LoadsThroughThePublicFunctions) {
   const std::string path = directory / "m";
   save_file(tensors, path);
   const at::Tensor bytes = save(tensors);
-  for (const TensorDict& loaded : {load_file(path, fake::kDevice), torch_safetensors::load(bytes, fake::kDevice)}) {
+  for (const TensorDict& loaded :
+       {load_file(path, fake::kDevice), torch_safetensors::load(bytes, fake::kDevice)}) {
     for (const auto& item : tensors) {
       const at::Tensor tensor = loaded.at(item.key());
       EXPECT_EQ(tensor.device(), fake::kDevice);
@@ -228,7 +228,8 @@ TEST_P(FakeDevice, FillsTensorsInPlaceInTheOrderOfTheStream) {
   std::vector<at::Tensor> outs;
   for (const auto& item : tensors) {
     names.push_back(item.key());
-    outs.push_back(at::empty(item.value().sizes(), at::TensorOptions().device(fake::kDevice).dtype(at::kInt)));
+    outs.push_back(
+        at::empty(item.value().sizes(), at::TensorOptions().device(fake::kDevice).dtype(at::kInt)));
     void* const memory = outs.back().mutable_data_ptr();
     fake::enqueue([memory, size = outs.back().nbytes()] { std::memset(memory, 1, size); });
   }

@@ -2,9 +2,9 @@
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/Functions.h>
-#include <ATen/core/CachingHostAllocator.h>
 #include <ATen/InferSize.h>
 #include <ATen/TensorUtils.h>
+#include <ATen/core/CachingHostAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
@@ -95,7 +95,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     const Event at = *static_cast<Event*>(event);
     queues[at.stream].run_to(at.position);
   }
-  void destroyEvent(void* event, c10::DeviceIndex) const noexcept override { delete static_cast<Event*>(event); }
+  void destroyEvent(void* event, c10::DeviceIndex) const noexcept override {
+    delete static_cast<Event*>(event);
+  }
   void synchronizeStream(const c10::Stream& on) const override {
     const std::lock_guard lock(mutex);
     queues[on.id()].run_to(queues[on.id()].end());
@@ -117,8 +119,8 @@ struct Block {
 
 std::multimap<std::pair<c10::StreamId, size_t>, Block*> free_blocks;
 
-/// What a caching allocator does: memory is handed out again at once, to work on its own stream. That work comes
-/// after what was enqueued there, and after what other streams that were told of were given.
+/// What a caching allocator does: memory is handed out again at once, to work on its own stream. That work
+/// comes after what was enqueued there, and after what other streams that were told of were given.
 void free_device(void* context) {
   const std::lock_guard lock(mutex);
   auto* const block = static_cast<Block*>(context);
@@ -162,17 +164,25 @@ void Guard::recordDataPtrOnStream(const c10::DataPtr& memory, const c10::Stream&
   }
 }
 
-/// Freed memory is scribbled over at once, unless a stream that was told of still has to use it.
+/// Freed memory is scribbled over at once, or behind the work of the streams that were told of.
 void free_host(void* context) {
   const std::lock_guard lock(mutex);
   auto* const block = static_cast<Block*>(context);
-  for (const c10::StreamId stream : block->used_on) {
-    queues[stream].run_to(queues[stream].end());
-  }
-  std::memset(block->data, 0xEE, block->size);
   total.host_bytes -= block->size;
-  std::free(block->data);
-  delete block;
+  const auto give_back = [block] {
+    std::memset(block->data, 0xEE, block->size);
+    std::free(block->data);
+    delete block;
+  };
+  if (block->used_on.empty()) {
+    give_back();
+    return;
+  }
+  Queue& queue = queues[*block->used_on.begin()];
+  for (const c10::StreamId other : block->used_on) {
+    queue.work.push_back([other, end = queues[other].end()] { queues[other].run_to(end); });
+  }
+  queue.work.push_back(give_back);
 }
 
 struct HostAllocator final : at::HostAllocator {
@@ -208,10 +218,9 @@ at::Tensor empty(c10::SymIntArrayRef sizes, std::optional<at::ScalarType> dtype,
 at::Tensor empty_strided(c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
                          std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
                          std::optional<at::Device>, std::optional<bool>) {
-  return at::detail::empty_strided_generic(C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides),
-                                           &device_allocator,
-                                           c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
-                                           dtype.value_or(at::kFloat));
+  return at::detail::empty_strided_generic(
+      C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides), &device_allocator,
+      c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), dtype.value_or(at::kFloat));
 }
 
 /// Contiguous tensors of one dtype only; that is what the tests need.
@@ -235,9 +244,9 @@ at::Tensor as_strided(const at::Tensor& self, c10::SymIntArrayRef sizes, c10::Sy
                       std::optional<c10::SymInt> offset) {
   at::Tensor result = at::detail::make_tensor<c10::TensorImpl>(
       c10::TensorImpl::VIEW, c10::Storage(self.storage()), self.key_set(), self.dtype());
-  result.unsafeGetTensorImpl()->set_sizes_and_strides(
-      C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides),
-      offset ? offset->expect_int() : self.storage_offset());
+  result.unsafeGetTensorImpl()->set_sizes_and_strides(C10_AS_INTARRAYREF_SLOW(sizes),
+                                                      C10_AS_INTARRAYREF_SLOW(strides),
+                                                      offset ? offset->expect_int() : self.storage_offset());
   return result;
 }
 

@@ -5,10 +5,11 @@
 #include <cstddef>
 #include <functional>
 
-/// An accelerator that exists in tests alone: torch's PrivateUse1, with streams that do nothing until somebody
-/// waits for them, and then only what they must. So a copy that is not ordered with what comes before or after it
-/// does not race with it: it is always too late, or too early, and shows as wrong bytes. Its allocators hand
-/// memory out again as torch's caching ones do, and scribble over it as its next owner would.
+/// An accelerator that exists in tests alone: torch's PrivateUse1, with streams that do nothing until
+/// somebody waits for them, and then only what they must. So a copy that is not ordered with what comes
+/// before or after it does not race with it: it is always too late, or too early, and shows as wrong bytes.
+/// Its allocators hand memory out again as torch's caching ones do, and scribble over it as its next owner
+/// would.
 namespace torch_safetensors::fake {
 
 inline const c10::Device kDevice{c10::DeviceType::PrivateUse1, 0};

@@ -34,11 +34,13 @@ class PrefetchTest : public testing::TestWithParam<c10::Device> {
     EXPECT_EQ(fake::counts().host_bytes, 0);
   }
 
-  c10::intrusive_ptr<Prefetch> start(int64_t threads = 3, std::optional<int64_t> buffer = std::nullopt) const {
+  c10::intrusive_ptr<Prefetch> start(int64_t threads = 3,
+                                     std::optional<int64_t> buffer = std::nullopt) const {
     auto file = c10::make_intrusive<SafeOpen>(path_, at::kCPU, "auto");
     const auto names = file->keys();
     const std::vector<int64_t> whole(names.size(), -1);
-    return c10::make_intrusive<Prefetch>(std::move(file), names, whole, whole, GetParam(), threads, buffer, kRing);
+    return c10::make_intrusive<Prefetch>(std::move(file), names, whole, whole, GetParam(), threads, buffer,
+                                         kRing);
   }
 
   void check(const std::string& name, const at::Tensor& tensor) {
@@ -133,6 +135,13 @@ TEST_P(PrefetchTest, ReadsNoFurtherAheadThanTheBuffer) {
   }
 }
 
+TEST_P(PrefetchTest, TensorsThatAreTakenKeepNothingAlive) {
+  const auto loader = start();
+  EXPECT_EQ(take_rest(*loader), 120);
+  taken_.clear();
+  EXPECT_EQ(fake::counts().device_bytes, 0);
+}
+
 TEST_P(PrefetchTest, CloseDropsWhatWasNotTaken) {
   const auto loader = start();
   const at::Tensor tensor = *loader->take("t20", kLong);
@@ -170,15 +179,16 @@ TEST_P(PrefetchTest, RefusesWhatItCannotLoad) {
   const auto make = [&](const std::string& name, int64_t begin, int64_t end, c10::Device device,
                         int64_t threads = 1, int64_t buffer = 1) {
     auto file = c10::make_intrusive<SafeOpen>(path_, at::kCPU, "auto");
-    c10::make_intrusive<Prefetch>(file, std::vector{name}, std::vector{begin}, std::vector{end}, device, threads,
-                                  buffer, std::nullopt);
+    c10::make_intrusive<Prefetch>(file, std::vector{name}, std::vector{begin}, std::vector{end}, device,
+                                  threads, buffer, std::nullopt);
   };
   const c10::Device device = GetParam();
   expect_error<SafetensorError>("tensor 'x': not in this file", [&] { make("x", -1, -1, device); });
   expect_error<c10::ValueError>("rows [3, 2) are not within its", [&] { make("t0", 3, 2, device); });
   expect_error<c10::ValueError>("to the meta device", [&] { make("t0", -1, -1, at::kMeta); });
   expect_error<c10::ValueError>("threads must be positive, not 0", [&] { make("t0", -1, -1, device, 0); });
-  expect_error<c10::ValueError>("buffer_size must be positive, not 0", [&] { make("t0", -1, -1, device, 1, 0); });
+  expect_error<c10::ValueError>("buffer_size must be positive, not 0",
+                                [&] { make("t0", -1, -1, device, 1, 0); });
 }
 
 TEST_P(PrefetchTest, AForkedChildHasNothingOfIt) {
