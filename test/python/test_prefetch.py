@@ -40,7 +40,10 @@ def numbers(*sizes: int) -> dict[str, torch.Tensor]:
 
 
 def thread_count() -> int:
-    return len(os.listdir("/proc/self/task")) if Path("/proc/self/task").exists() else threading.active_count()
+    tasks = Path("/proc/self/task")
+    if not tasks.exists():
+        pytest.skip("threads of C++ are counted in /proc alone")
+    return len(list(tasks.iterdir()))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8, 16])

@@ -5,6 +5,7 @@
 
 #include <numeric>
 #include <random>
+#include <thread>
 
 #include "io/child.h"
 #include "tensors/fake_device.h"
@@ -140,6 +141,9 @@ TEST_P(PrefetchTest, TensorsThatAreTakenKeepNothingAlive) {
   EXPECT_EQ(take_rest(*loader), 120);
   taken_.clear();
   EXPECT_EQ(fake::counts().device_bytes, 0);
+  while (fake::counts().host_bytes != 0) {
+    std::this_thread::yield();  // the last reader is about to give it back; a test that hangs has failed
+  }
 }
 
 TEST_P(PrefetchTest, CloseDropsWhatWasNotTaken) {
