@@ -47,15 +47,18 @@ BackgroundLoad::BackgroundLoad(FileBytes source, std::vector<NamedRows> rows, c1
 
 void BackgroundLoad::start(size_t threads) {
   while (threads_.size() < threads) {
+    ++working_;
     try {
       threads_.emplace_back([this] { work(); });
     } catch (const std::exception&) {
+      --working_;
       if (threads_.empty()) {
         throw;
       }
-      return;  // out of threads (a limit of the container): those that did start do the work
+      break;  // out of threads (a limit of the container): those that did start do the work
     }
   }
+  leave();
 }
 
 std::optional<size_t> BackgroundLoad::find(const std::string& name) const {
@@ -72,6 +75,14 @@ void BackgroundLoad::work() noexcept {
     }
   } catch (...) {
     queue_->fail(std::current_exception());
+  }
+  leave();
+}
+
+/// What is read needs no blocks any more, however long it waits to be taken.
+void BackgroundLoad::leave() noexcept {
+  if (--working_ == 0) {
+    ring_.reset();
   }
 }
 
@@ -152,7 +163,6 @@ void BackgroundLoad::stop() {
   threads_.clear();
   const std::lock_guard no_more(making_);
   memory_ = DeviceMemory(items_.size(), plan_.units.size());
-  ring_.reset();
 }
 
 }  // namespace torch_safetensors::tensors

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -53,6 +54,7 @@ class BackgroundLoad {
  private:
   void start(size_t threads);
   void work() noexcept;
+  void leave() noexcept;
   void load_chunk(size_t index);
   void make_unit(size_t unit);
   void read_straight(const staging::Chunk& chunk) const;
@@ -76,6 +78,7 @@ class BackgroundLoad {
   std::vector<bool> is_made_;  // by unit
   std::mutex stopping_;
   std::vector<std::thread> threads_;
+  std::atomic<size_t> working_{1};  // threads, and the one that starts them
   const pid_t process_;
 };
 

@@ -36,7 +36,11 @@ void move_chunks(const DeviceLane& lane, const ByteSource& source, const staging
     });
   } catch (...) {
     // The destinations are about to be freed, or go back to their owners, with copies on the way.
-    lane.precede_current();
+    try {
+      lane.precede_current();
+    } catch (const std::exception&) {
+      // The device has stopped; what went wrong first says more.
+    }
     throw;
   }
   lane.precede_current();

@@ -20,7 +20,19 @@ static size_t fault_count;
 static char log_text[4096];
 static long long bytes_read;
 
+/* While it is set, reads wait, as on a disk that hangs. */
+static volatile int reads_hang;
+
+void faults_hang_reads(int hang) { reads_hang = hang; }
+
+static void wait_while_reads_hang(void) {
+  while (reads_hang) {
+    usleep(1000);
+  }
+}
+
 void faults_reset(void) {
+  reads_hang = 0;
   fault_count = 0;
   log_text[0] = '\0';
   bytes_read = 0;
@@ -100,12 +112,14 @@ ssize_t writev(int descriptor, const struct iovec *pieces, int count) {
 }
 
 ssize_t pread(int descriptor, void *into, size_t size, off_t offset) {
+  wait_while_reads_hang();
   ssize_t count = ((ssize_t(*)(int, void *, size_t, off_t))dlsym(RTLD_NEXT, "pread"))(descriptor, into, size, offset);
   bytes_read += count > 0 ? count : 0;
   return count;
 }
 
 ssize_t preadv(int descriptor, const struct iovec *pieces, int count, off_t offset) {
+  wait_while_reads_hang();
   ssize_t read = ((ssize_t(*)(int, const struct iovec *, int, off_t))dlsym(RTLD_NEXT, "preadv"))(descriptor, pieces,
                                                                                                   count, offset);
   bytes_read += read > 0 ? read : 0;

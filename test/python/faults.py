@@ -29,6 +29,11 @@ def faults(**errors: int) -> Iterator[None]:
         _function("faults_reset", None)()
 
 
+def hang_reads(hang: bool) -> None:
+    """Has pread and preadv wait until it is called again, or ``faults`` ends."""
+    _function("faults_hang_reads", None)(int(hang))
+
+
 def calls() -> list[str]:
     """What was called since ``faults`` began."""
     return _function("faults_log", ctypes.c_char_p)().decode().splitlines()

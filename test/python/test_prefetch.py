@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import gc
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
 import torch
+from conftest import Worker
 from helpers import assert_same, entry, make_file, random_tensors
 
 import torch_safetensors
@@ -38,7 +40,10 @@ def numbers(*sizes: int) -> dict[str, torch.Tensor]:
 
 
 def thread_count() -> int:
-    return len(os.listdir("/proc/self/task")) if Path("/proc/self/task").exists() else threading.active_count()
+    tasks = Path("/proc/self/task")
+    if not tasks.exists():
+        pytest.skip("threads of C++ are counted in /proc alone")
+    return len(list(tasks.iterdir()))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8, 16])
@@ -168,15 +173,23 @@ def test_a_dropped_loader_leaves_no_threads(path: Path) -> None:
     assert thread_count() == before
 
 
-def test_readers_pause_at_the_buffer(path: Path) -> None:
-    """Bytes are counted, not waited for: another thread's peak would come late."""
-    count = 64
-    save(path, numbers(*[MIB // 8] * count))
-    loader = safe_open(path).prefetch(threads=4, buffer_size=4 * MIB)
-    taken = 0
-    for _ in loader:
-        taken += 1
-    assert taken == count
+def bytes_read_ahead(path: Path, buffer_size: int) -> list[int]:
+    with faults.faults():
+        loader = safe_open(path).prefetch(threads=4, buffer_size=buffer_size)
+        ahead = []
+        taken = 0
+        for _, tensor in loader:
+            taken += tensor.nbytes
+            ahead.append(faults.bytes_read() - taken)
+    return ahead
+
+
+def test_readers_pause_at_the_buffer(path: Path, worker: Worker) -> None:
+    save(path, numbers(*[MIB // 8] * 64))
+    header = path.stat().st_size - 64 * MIB
+    ahead = worker(bytes_read_ahead, path, 4 * MIB)
+    assert len(ahead) == 64
+    assert max(ahead) <= 4 * MIB + max(header, 16 * 1024)
 
 
 def test_a_truncated_file_is_told_to_take_and_to_iteration(path: Path) -> None:
@@ -191,64 +204,45 @@ def test_a_truncated_file_is_told_to_take_and_to_iteration(path: Path) -> None:
         os.truncate(path, size)
 
 
-def test_other_threads_run_while_one_waits(path: Path) -> None:
-    """Nothing will ever come: the only reader is at its bound, and what is asked for was taken by another."""
-    save(path, numbers(10, 10))
-    loader = safe_open(path).prefetch(threads=1)
-    assert len(dict(loader)) == 2
-    file = safe_open(path)
-    blocked = file.prefetch(threads=1, buffer_size=1)
-    ticks = 0
-    done = threading.Event()
-
-    def consume() -> None:
-        for _ in blocked:
-            pass
-        done.set()
-
-    consumer = threading.Thread(target=consume)
-    consumer.start()
-    while not done.wait(0.001):
-        ticks += 1
-    consumer.join()
-    assert ticks < 60_000
+def take_from_a_disk_that_hangs(path: Path) -> int:
+    """Another thread must run for the wait to end."""
+    with faults.faults():
+        file = safe_open(path)
+        faults.hang_reads(True)
+        loader = file.prefetch(threads=1)
+        assert loader._loader.take("t0", 1) is None
+        assert loader._loader.take_any(1) == ("", None)
+        threading.Timer(0.05, faults.hang_reads, (False,)).start()
+        return loader.take("t0").numel() + sum(tensor.numel() for _, tensor in loader)
 
 
-INTERRUPTED = """
-import _thread, os, signal, sys, threading, time, torch_safetensors
-os.mkfifo(sys.argv[2])
-file = torch_safetensors.safe_open(sys.argv[1])
-loader = file.prefetch({"t0": None})
-loader.take("t0")
-# The library has nothing to say for as long as it is asked, as on a disk that hangs.
-class Hanging:
-    def take(self, name, milliseconds):
-        time.sleep(milliseconds / 1000)
-    def close(self):
-        pass
-loader._loader = Hanging()
-threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-try:
-    loader.take("t0")
-except KeyboardInterrupt:
-    print("interrupted")
-"""
+def test_other_threads_run_while_one_waits(path: Path, worker: Worker) -> None:
+    save(path, numbers(10, 20))
+    assert worker(take_from_a_disk_that_hangs, path) == 30
 
 
-def test_a_wait_can_be_interrupted(path: Path, tmp_path: Path) -> None:
+def interrupt_a_wait(path: Path) -> int:
+    interrupted = 0
+    with faults.faults():
+        file = safe_open(path)
+        faults.hang_reads(True)
+        loader = file.prefetch(threads=1)
+        for act in (lambda: loader.take("t0"), lambda: next(iter(loader))):
+            timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+            timer.start()
+            try:
+                act()
+            except KeyboardInterrupt:
+                interrupted += 1
+            timer.join()
+        faults.hang_reads(False)
+        assert loader.take("t0").numel() == 10  # it was not lost
+    return interrupted
+
+
+def test_a_wait_can_be_interrupted(path: Path, worker: Worker) -> None:
     save(path, numbers(10))
-    command = [sys.executable, "-c", INTERRUPTED, path, tmp_path / "fifo"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert result.stdout == "interrupted\n", result.stderr
-
-
-def test_the_library_returns_from_a_wait(path: Path) -> None:
-    """That is what makes it interruptible."""
-    save(path, numbers(10))
-    loader = safe_open(path).prefetch()
-    loader.take("t0")
-    empty = torch.classes.safetensors._Prefetch(safe_open(path)._file, [], [], [], torch.device("cpu"), 1, None, None)
-    assert empty.take_any(0) == (None, None)
+    assert worker(interrupt_a_wait, path) == 2
 
 
 LEFT_OPEN = """

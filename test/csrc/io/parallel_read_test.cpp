@@ -92,6 +92,26 @@ TEST_F(ReadRanges, ReadsInAnyOrderWithGapsAndOverlaps) {
   }
 }
 
+TEST_F(ReadRanges, ReadsInTurnWhatFollowsAndWhatDoesNot) {
+  const File file = make(3 << 20);
+  std::mt19937 random(4);
+  std::vector<std::string> results(3000);
+  std::vector<ReadRange> ranges;
+  uint64_t offset = 0;
+  for (std::string& result : results) {
+    result.resize(random() % 900);
+    ranges.push_back({offset, writable(result)});
+    offset += result.size() + (random() % 20 == 0 ? random() % 300 : 0);
+  }
+  std::swap(ranges[5], ranges[1700]);
+  read_in_turn(file, ranges);
+  for (const auto& [begin, into] : ranges) {
+    const std::string_view text(reinterpret_cast<const char*>(into.data()), into.size());
+    ASSERT_TRUE(text == std::string_view(contents_).substr(begin, into.size())) << begin;
+  }
+  read_in_turn(file, {});
+}
+
 TEST_F(ReadRanges, ReadsOnManyThreadsAtOnce) {
   const File file = make(20 << 20);
   std::atomic<int> good{0};

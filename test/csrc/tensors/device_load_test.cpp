@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <cstring>
 #include <random>
 
@@ -128,6 +131,42 @@ TEST_P(DeviceLoad, SaysWhatReadingThrows) {
     const FileBytes source(file);
     const auto lane = DeviceLane::open(GetParam());
     EXPECT_THROW(load_through(*lane, source, wanted_, {4, kRing, kShared}), OsError) << size;
+  }
+  load();
+  check();
+}
+
+/// The n-th read fails.
+class FailingBytes : public ByteSource {
+ public:
+  FailingBytes(const ByteSource& bytes, int n) : bytes_(bytes), left_(n) {}
+  void read(std::span<const io::ReadRange> ranges) const override {
+    if (--left_ == 0) {
+      throw OsError(EIO, "[Errno 5] Input/output error: 'f'");
+    }
+    bytes_.read(ranges);
+  }
+
+ private:
+  const ByteSource& bytes_;
+  mutable std::atomic<int> left_;
+};
+
+TEST_P(DeviceLoad, AnErrorMidwayLeavesNothingInUse) {
+  std::mt19937 random(8);
+  want_at_random(random);
+  want(100'000);
+  load();
+  results_.clear();
+  fake::reset();
+  const MemoryBytes bytes(io::readable(contents_));
+  for (int n = 1; n < 12; ++n) {
+    const auto lane = DeviceLane::open(GetParam());
+    expect_error<OsError>("Input/output error",
+                          [&] { load_through(*lane, FailingBytes(bytes, n), wanted_, {4, kRing, kShared}); });
+    fake::reset();
+    EXPECT_EQ(fake::counts().device_bytes, 0);
+    EXPECT_EQ(fake::counts().host_bytes, 0);
   }
   load();
   check();

@@ -121,6 +121,15 @@ TEST_F(DeviceSave, AFailureLeavesNoBlockInUse) {
   EXPECT_TRUE(read() == expected_);
 }
 
+TEST_F(DeviceSave, NeedsNoMoreThanTwoBlocks) {
+  ::setenv("TORCH_SAFETENSORS_RING_SIZE", "1", 1);
+  for (int i = 0; i < 10; ++i) {
+    add(10'000);
+  }
+  EXPECT_TRUE(read() == expected_);
+  EXPECT_LE(fake::counts().host_peak, 2 * 4096);
+}
+
 TEST_F(DeviceSave, SaversThatShareTheRingDoNotWaitForEachOther) {
   for (int i = 0; i < 10; ++i) {
     add(100'000);

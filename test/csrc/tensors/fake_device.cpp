@@ -164,17 +164,25 @@ void Guard::recordDataPtrOnStream(const c10::DataPtr& memory, const c10::Stream&
   }
 }
 
-/// Freed memory is scribbled over at once, unless a stream that was told of still has to use it.
+/// Freed memory is scribbled over at once, or behind the work of the streams that were told of.
 void free_host(void* context) {
   const std::lock_guard lock(mutex);
   auto* const block = static_cast<Block*>(context);
-  for (const c10::StreamId stream : block->used_on) {
-    queues[stream].run_to(queues[stream].end());
-  }
-  std::memset(block->data, 0xEE, block->size);
   total.host_bytes -= block->size;
-  std::free(block->data);
-  delete block;
+  const auto give_back = [block] {
+    std::memset(block->data, 0xEE, block->size);
+    std::free(block->data);
+    delete block;
+  };
+  if (block->used_on.empty()) {
+    give_back();
+    return;
+  }
+  Queue& queue = queues[*block->used_on.begin()];
+  for (const c10::StreamId other : block->used_on) {
+    queue.work.push_back([other, end = queues[other].end()] { queues[other].run_to(end); });
+  }
+  queue.work.push_back(give_back);
 }
 
 struct HostAllocator final : at::HostAllocator {

@@ -5,6 +5,7 @@
 
 #include <numeric>
 #include <random>
+#include <thread>
 
 #include "io/child.h"
 #include "tensors/fake_device.h"
@@ -132,6 +133,16 @@ TEST_P(PrefetchTest, ReadsNoFurtherAheadThanTheBuffer) {
     if (!name) {
       break;
     }
+  }
+}
+
+TEST_P(PrefetchTest, TensorsThatAreTakenKeepNothingAlive) {
+  const auto loader = start();
+  EXPECT_EQ(take_rest(*loader), 120);
+  taken_.clear();
+  EXPECT_EQ(fake::counts().device_bytes, 0);
+  while (fake::counts().host_bytes != 0) {
+    std::this_thread::yield();  // the last reader is about to give it back; a test that hangs has failed
   }
 }
 
