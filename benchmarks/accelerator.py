@@ -18,10 +18,10 @@ def report(results: Sequence[CaseResult], *, markdown: bool = False) -> str:
     rows = []
     for result in results:
         case, count, gigabytes = result.name.split(":")
-        limit = result.median("limit")
-        fastest_first = sorted(result.peers, key=lambda peer: result.median(peer) or 1e9)
+        limit = result.time("limit")
+        fastest_first = sorted(result.peers, key=lambda peer: result.time(peer) or 1e9)
         for peer in fastest_first:
-            time = result.median(peer)
+            time = result.time(peer)
             if time is None:
                 continue
             rows.append(

@@ -62,7 +62,7 @@ def judge(result: CaseResult) -> Verdict | None:
     if goal.seconds:
         limits = [goal.at_least, goal.stretch]
         text = " / ".join(f"{1000 * limit:g} ms" for limit in limits if limit is not None)
-        time = result.median("ours")
+        time = result.time("ours")
         reached = [time is not None and limit is not None and time <= limit for limit in limits]
         return Verdict(text, _outcome(reached) if time is not None else "")
     limits = [goal.at_least, goal.stretch]

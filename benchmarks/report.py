@@ -42,10 +42,10 @@ def row(result: CaseResult) -> list[str]:
     others = {
         name: result.ratio("reference", to=name)
         for name in result.peers
-        if name not in ("ours", "reference", "limit") and result.median(name)
+        if name not in ("ours", "reference", "limit") and result.time(name)
     }
     best_first = sorted(others.items(), key=lambda item: -(item[1] or 0))
-    limit, ours = result.median("limit"), result.median("ours")
+    limit, ours = result.time("limit"), result.time("ours")
     verdict = judge(result)
     memory = [memory_of(result.peers.get(name)) for name in ("ours", "reference")]
     return [

@@ -40,11 +40,14 @@ class CaseResult:
     failure: str | None = None
     seconds: float = 0.0
 
-    def median(self, peer: str) -> float | None:
+    def time(self, peer: str) -> float | None:
+        """The median; for the limit the least, since that is what the machine can do when nothing disturbs it."""
         result = self.peers.get(peer)
-        return result.median if result is not None and result.failure is None else None
+        if result is None or result.failure is not None:
+            return None
+        return min(result.samples, default=None) if peer == "limit" else result.median
 
     def ratio(self, peer: str, to: str = "ours") -> float | None:
         """How many times as long as ``to`` the peer takes."""
-        time, base = self.median(peer), self.median(to)
+        time, base = self.time(peer), self.time(to)
         return time / base if time is not None and base else None

@@ -41,7 +41,7 @@ def curves(results: Sequence[CaseResult]) -> dict[str, dict[str, dict[int, float
     for result in results:
         kind, _, size = result.name.partition(":")
         for peer in result.peers:
-            median = result.median(peer)
+            median = result.time(peer)
             if kind in SIZES and median is not None:
                 found.setdefault(kind, {}).setdefault(peer, {})[int(size)] = median
     return found
@@ -52,7 +52,7 @@ def report(results: Sequence[CaseResult], *, markdown: bool = False) -> str:
     for result in results:
         kind, _, size = result.name.partition(":")
         for peer, of_peer in result.peers.items():
-            median = result.median(peer)
+            median = result.time(peer)
             speed = f"{result.nbytes / median / 1e9:.1f} GB/s" if median and kind == "threads" else ""
             time = seconds(median) if median else of_peer.failure or ""
             rows.append([kind, f"{int(size):,}", peer, time, speed, f"{memory_of(of_peer)} MB"])

@@ -68,6 +68,7 @@ class Cold(LoadCase):
 class ColdSlice(Slice):
     what = "the same rows, the file out of the page cache"
     short = False
+    memory = False
 
     def before(self) -> None:
         drop_from_cache(self.path)

@@ -63,6 +63,7 @@ class SaveCase(Case):
 
 class WriteTmpfs(SaveCase):
     what = "save_file, 1 GB, tmpfs"
+    memory = False  # that of write-disk
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, contents.gigabyte(settings), on_tmpfs=True)

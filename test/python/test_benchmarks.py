@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import accelerator, cli, report, scaling
+from benchmarks import accelerator, cli, plot, report, scaling
 from benchmarks.case import CannotRunError, Case
 from benchmarks.cases import CASES, make_case
 from benchmarks.content import Content, Entry, WrongError
@@ -251,6 +251,11 @@ def test_a_peak_between_samples_is_seen_by_the_kernel() -> None:
     assert peak_growth(before, after, [Usage(own=95, file=8, peak=0)])["own"] == 85
 
 
+def test_the_limit_is_the_best_sample() -> None:
+    result = CaseResult("open", "", 0, {peer: PeerResult([1.0, 2.0, 3.0]) for peer in ("ours", "limit")})
+    assert (result.time("ours"), result.time("limit"), result.ratio("ours", to="limit")) == (2, 1, 2)
+
+
 def test_slope_is_the_power() -> None:
     assert scaling.slope({100: 1e9, 1_000: 1e3, 10_000: 1e5, 100_000: 1e7}) == pytest.approx(2)
     assert scaling.slope({1_000: 1}) is None
@@ -271,6 +276,20 @@ def test_reports_have_a_row_for_each_result() -> None:
     rows = [report.row(result) for result in results]
     assert report.table(report.HEADINGS, rows, markdown=True).count("\n") == 4
     assert "device" not in accelerator.report([result_of("device-warm:300:1", ours=1, limit=0.5)])
+
+
+def test_charts_are_drawn(tmp_path: Path, settings: Settings) -> None:
+    """Where there is a matplotlib."""
+    try:
+        plot.load_pyplot(settings)
+    except ImportError as error:
+        pytest.skip(str(error))
+    results = [result_of("open", ours=1, reference=5, torch=7, limit=0.1), result_of("moe", ours=2, reference=1)]
+    plot.draw_ratios(results, tmp_path / "ratios.png", settings)
+    sizes = [result_of(f"scale-load:{size}", ours=size, reference=2 * size) for size in (100, 1000)]
+    plot.draw_curves(scaling.curves(sizes), tmp_path / "curves.png", settings)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.png"))
+    assert len(list(tmp_path.glob("*.png"))) == 2
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
