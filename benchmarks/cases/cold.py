@@ -14,7 +14,7 @@ from ..case import Action, CannotRunError, Case
 from ..peers.base import Peer
 from ..raw import Memory, Raw
 from ..settings import Settings
-from .load import LoadCase, Slice
+from .load import LargeSlice, LoadCase
 
 
 def drop_from_cache(path: Path) -> None:
@@ -65,7 +65,7 @@ class Cold(LoadCase):
         return lambda: raw.read(self.path, memory, direct=True)
 
 
-class ColdSlice(Slice):
+class ColdSlice(LargeSlice):
     what = "the same rows, the file out of the page cache"
     short = False
     memory = False

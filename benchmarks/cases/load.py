@@ -143,15 +143,16 @@ class SmallLoad(LoadCase):
 
 
 class Slice(LoadCase):
-    what = "1,000 rows out of the middle of a tensor of 1 GB, read"
+    what = "16 rows (256 KB) out of the middle of a tensor of 1 GB, read"
     verb = "read_rows"
     variants = True
     short = True
+    rows = 16
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, contents.one_tensor(settings))
         (rows, self._columns) = self.content.entries[0].shape
-        self._begin, self._end = rows // 2, rows // 2 + settings.scaled(1000, 10)
+        self._begin, self._end = rows // 2, rows // 2 + settings.scaled(self.rows, 10)
 
     @property
     def nbytes(self) -> int:
@@ -187,6 +188,13 @@ class Slice(LoadCase):
         check_data(result.contiguous().view(-1).view(torch.uint8), self._begin * self._columns * 4, "of the rows")
 
 
+class LargeSlice(Slice):
+    """Where summing up what was read takes longer than finding it."""
+
+    what = "1,000 rows (16 MB) of the same tensor, read"
+    rows = 1000
+
+
 CASES: dict[str, Callable[..., Case]] = {
     "open": Open,
     "read": Read,
@@ -196,4 +204,5 @@ CASES: dict[str, Callable[..., Case]] = {
     "moe": MixtureOfExperts,
     "small-load": SmallLoad,
     "slice": Slice,
+    "slice-16MB": LargeSlice,
 }

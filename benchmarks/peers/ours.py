@@ -42,9 +42,8 @@ class Ours(_Package):
         return torch.ops.safetensors.load_file(str(path))
 
     def keys(self, path: Path) -> list[str]:
-        import torch
-
-        return torch.ops.safetensors.keys(str(path))
+        with self._package.safe_open(path, framework="pt") as file:
+            return file.keys()
 
     def load_bytes(self, data: bytes) -> Tensors:
         return self._package.load(data)
