@@ -14,15 +14,15 @@ constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
 /// Smaller memory may belong to malloc's heap, is most likely not fresh, and costs little.
 constexpr size_t kMinMemory = 4 * kHugePage;
 
-/// What the first touch of so much memory takes in small pages, at 1 to 2 GB/s. A huge page takes a quarter
-/// of it where the system has one at hand.
-constexpr int64_t kSmallPagesTime = 2'000'000;
+/// What the first touch of so much memory takes in small pages, at 2 GB/s. A huge page takes a quarter of it
+/// where the system has one at hand.
+constexpr int64_t kSmallPagesTime = 1'000'000;
 
-/// What may be lost at first: a quarter of what the small pages would take, but enough for a few mishaps in
-/// any case. And after however much was gained.
-constexpr int64_t kCreditForPage = 250'000;
-constexpr int64_t kMinCredit = 20'000'000;
-constexpr int64_t kMaxCredit = 200'000'000;
+/// What may be lost at first, and after however much was gained. In virtual machines that give free memory
+/// back to their host, every huge page may cost five times what small ones do, and that is not to be found
+/// out at the price of them all.
+constexpr int64_t kInitialCredit = 20'000'000;
+constexpr int64_t kMaxCredit = 100'000'000;
 
 /// For a system that has none.
 constexpr int64_t kNeverAgain = -kMaxCredit - 1;
@@ -57,7 +57,7 @@ int64_t try_page(uintptr_t page, volatile std::byte* touched) {
 
 }  // namespace
 
-HugePages::HugePages(std::span<const std::span<std::byte>> memories) {
+HugePages::HugePages(std::span<const std::span<std::byte>> memories) : credit_(kInitialCredit) {
   size_t count = 0;
   for (const std::span<std::byte> memory : memories) {
     if (memory.size() >= kMinMemory) {
@@ -69,7 +69,6 @@ HugePages::HugePages(std::span<const std::span<std::byte>> memories) {
   }
   std::sort(areas_.begin(), areas_.end(), [](const Area& a, const Area& b) { return a.begin < b.begin; });
   pages_ = std::vector<std::atomic<bool>>(count);
-  credit_ = std::clamp(static_cast<int64_t>(count) * kCreditForPage, kMinCredit, kMaxCredit);
 }
 
 void HugePages::prepare(std::span<std::byte> part) {

@@ -33,7 +33,7 @@ class HugePages {
 
   std::vector<Area> areas_;               // sorted
   std::vector<std::atomic<bool>> pages_;  // true: asked for already
-  std::atomic<int64_t> credit_{0};        // nanoseconds that they may still lose
+  std::atomic<int64_t> credit_;           // nanoseconds that they may still lose
 };
 
 }  // namespace torch_safetensors::io
