@@ -195,6 +195,21 @@ TEST_P(PrefetchTest, RefusesWhatItCannotLoad) {
                                 [&] { make("t0", -1, -1, device, 1, 0); });
 }
 
+TEST_P(PrefetchTest, RefusesPlansThatDoNotFit) {
+  TensorDict scalar;
+  scalar.insert("s", at::ones({}));
+  const std::string path = directory_ / "s";
+  save_file(scalar, path);
+  const auto make = [&](const std::vector<int64_t>& begins, const std::vector<int64_t>& ends) {
+    auto file = c10::make_intrusive<SafeOpen>(path, at::kCPU, "auto");
+    c10::make_intrusive<Prefetch>(file, std::vector<std::string>{"s"}, begins, ends, GetParam(), 1,
+                                  std::nullopt, std::nullopt);
+  };
+  expect_error<c10::ValueError>("tensor 's': has no dimension to slice", [&] { make({0}, {1}); });
+  expect_error<c10::ValueError>("prefetch needs a begin and an end for each name", [&] { make({0}, {}); });
+  expect_error<c10::ValueError>("prefetch needs a begin and an end for each name", [&] { make({}, {0}); });
+}
+
 TEST_P(PrefetchTest, AForkedChildHasNothingOfIt) {
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
   GTEST_SKIP() << "the sanitizers' own locks do not survive a fork of a program with several threads";
