@@ -3,7 +3,7 @@
 #include <ATen/Functions.h>
 #include <c10/core/StreamGuard.h>
 
-#include <numeric>
+#include <algorithm>
 #include <random>
 #include <thread>
 
@@ -107,7 +107,9 @@ TEST_P(PrefetchTest, MemoryIsNotUsedAnewWhileTheTakersStreamReadsIt) {
     auto& [key, bytes] = copies.emplace_back(*name, std::string(tensor->nbytes(), '\0'));
     const void* const from = tensor->const_data_ptr();
     // The taker reads late, and drops the tensor early.
-    fake::enqueue([from, into = bytes.data(), size = bytes.size()] { std::memcpy(into, from, size); });
+    fake::enqueue([from, into = bytes.data(), size = bytes.size()] {
+      std::copy_n(static_cast<const char*>(from), size, into);
+    });
   }
   fake::reset();
   for (const auto& [name, bytes] : copies) {
