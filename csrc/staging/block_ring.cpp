@@ -1,6 +1,7 @@
 #include "staging/block_ring.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 namespace torch_safetensors::staging {
@@ -12,10 +13,11 @@ constexpr size_t kMaxBlock = size_t{16} << 20;
 /// A small ring still has blocks being read while others are being copied.
 constexpr size_t kFewestBlocks = 8;
 
-constexpr size_t kPage = 4096;
+constexpr size_t kMinBlock = 4096;
 
+/// A power of two, to which allocators of pinned memory round up anyway.
 size_t block_size_for(size_t capacity) {
-  return std::clamp(capacity / kFewestBlocks / kPage * kPage, kPage, kMaxBlock);
+  return std::clamp(std::bit_floor(capacity / kFewestBlocks), kMinBlock, kMaxBlock);
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ std::shared_ptr<BlockRing> ring_of(size_t blocks, BlockRing::Allocate allocator 
 TEST(BlockRing, CutsItsCapacityIntoBlocks) {
   EXPECT_EQ(BlockRing::make(size_t{256} << 20, allocate, {})->block_size(), size_t{16} << 20);
   EXPECT_EQ(BlockRing::make(size_t{64} << 20, allocate, {})->block_size(), size_t{8} << 20);
-  EXPECT_EQ(BlockRing::make(100'000, allocate, {})->block_size(), 3 * kBlock);
+  EXPECT_EQ(BlockRing::make(100'000, allocate, {})->block_size(), 2 * kBlock);
   EXPECT_EQ(BlockRing::make(1, allocate, {})->block_size(), kBlock);
 }
 

@@ -270,7 +270,8 @@ TEST_P(FakeDevice, FillsTensorsInPlaceInTheOrderOfTheStream) {
     outs.push_back(
         at::empty(item.value().sizes(), at::TensorOptions().device(fake::kDevice).dtype(at::kInt)));
     void* const memory = outs.back().mutable_data_ptr();
-    fake::enqueue([memory, size = outs.back().nbytes()] { std::memset(memory, 1, size); });
+    fake::enqueue(
+        [memory, size = outs.back().nbytes()] { std::fill_n(static_cast<char*>(memory), size, 1); });
   }
   load_into(file, names, outs);
   for (size_t i = 0; i < outs.size(); ++i) {

@@ -3,7 +3,7 @@
 #include <ATen/Functions.h>
 #include <c10/core/StreamGuard.h>
 
-#include <numeric>
+#include <algorithm>
 #include <random>
 #include <thread>
 
@@ -107,7 +107,9 @@ TEST_P(PrefetchTest, MemoryIsNotUsedAnewWhileTheTakersStreamReadsIt) {
     auto& [key, bytes] = copies.emplace_back(*name, std::string(tensor->nbytes(), '\0'));
     const void* const from = tensor->const_data_ptr();
     // The taker reads late, and drops the tensor early.
-    fake::enqueue([from, into = bytes.data(), size = bytes.size()] { std::memcpy(into, from, size); });
+    fake::enqueue([from, into = bytes.data(), size = bytes.size()] {
+      std::copy_n(static_cast<const char*>(from), size, into);
+    });
   }
   fake::reset();
   for (const auto& [name, bytes] : copies) {
@@ -193,6 +195,21 @@ TEST_P(PrefetchTest, RefusesWhatItCannotLoad) {
   expect_error<c10::ValueError>("threads must be positive, not 0", [&] { make("t0", -1, -1, device, 0); });
   expect_error<c10::ValueError>("buffer_size must be positive, not 0",
                                 [&] { make("t0", -1, -1, device, 1, 0); });
+}
+
+TEST_P(PrefetchTest, RefusesPlansThatDoNotFit) {
+  TensorDict scalar;
+  scalar.insert("s", at::ones({}));
+  const std::string path = directory_ / "s";
+  save_file(scalar, path);
+  const auto make = [&](const std::vector<int64_t>& begins, const std::vector<int64_t>& ends) {
+    auto file = c10::make_intrusive<SafeOpen>(path, at::kCPU, "auto");
+    c10::make_intrusive<Prefetch>(file, std::vector<std::string>{"s"}, begins, ends, GetParam(), 1,
+                                  std::nullopt, std::nullopt);
+  };
+  expect_error<c10::ValueError>("tensor 's': has no dimension to slice", [&] { make({0}, {1}); });
+  expect_error<c10::ValueError>("prefetch needs a begin and an end for each name", [&] { make({0}, {}); });
+  expect_error<c10::ValueError>("prefetch needs a begin and an end for each name", [&] { make({}, {0}); });
 }
 
 TEST_P(PrefetchTest, AForkedChildHasNothingOfIt) {
