@@ -14,7 +14,7 @@
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
-#include <vector>
+#include <string>
 
 // glibc declares some of these noexcept, macOS none.
 #if defined(__GLIBC__)
@@ -143,11 +143,11 @@ ssize_t pwrite(int descriptor, const void* bytes, size_t size, off_t offset) {
   }
   if (faults.pwrite_cuts.fetch_sub(1) > 0) {
     // As a full page cache or a signal would: what is left does not begin at a block of the disk.
-    std::vector<char> copy(static_cast<const char*>(bytes), static_cast<const char*>(bytes) + size / 2 - 1);
-    const int flags = ::fcntl(descriptor, F_GETFL);
-    ::fcntl(descriptor, F_SETFL, flags & ~O_DIRECT);
-    const ssize_t count = real(descriptor, copy.data(), copy.size(), offset);
-    ::fcntl(descriptor, F_SETFL, flags);
+    // Through a descriptor of its own: other threads change the flags of this one meanwhile.
+    const std::string self = "/proc/self/fd/" + std::to_string(descriptor);
+    const int buffered = ::open(self.c_str(), O_WRONLY | O_CLOEXEC);
+    const ssize_t count = real(buffered, bytes, size / 2 - 1, offset);
+    ::close(buffered);
     return count;
   }
   return real(descriptor, bytes, size, offset);
