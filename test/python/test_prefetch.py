@@ -227,15 +227,17 @@ def interrupt_a_wait(path: Path) -> int:
         file = safe_open(path)
         faults.hang_reads(True)
         loader = file.prefetch(threads=1)
-        for act in (lambda: loader.take("t0"), lambda: next(iter(loader))):
-            timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
-            timer.start()
-            try:
-                act()
-            except KeyboardInterrupt:
-                interrupted += 1
-            timer.join()
-        faults.hang_reads(False)
+        try:
+            for act in (lambda: loader.take("t0"), lambda: next(iter(loader))):
+                timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+                try:
+                    timer.start()
+                    act()
+                except KeyboardInterrupt:
+                    interrupted += 1
+                timer.join()
+        finally:
+            faults.hang_reads(False)
         assert loader.take("t0").numel() == 10  # it was not lost
     return interrupted
 

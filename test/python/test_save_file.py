@@ -331,6 +331,7 @@ def killed_save(path: Path, call: str) -> int:
 
 @pytest.mark.parametrize("call", ["writev", "fchmod", "fsync", "rename"])
 def test_what_a_killed_save_left_is_gone_after_the_next_one(old: Path, worker: Any, call: str) -> None:
+    old.chmod(0o666)  # not what a new file gets, so that its mode has to be set
     for _ in range(3):
         assert worker(killed_save, old, call) == signal.SIGKILL
     assert old.read_bytes() == save(OLD)
