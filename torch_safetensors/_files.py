@@ -22,15 +22,11 @@ from ._arguments import (
 from ._buffers import Buffer, as_tensor, bytes_of, new_bytes
 from ._errors import translate
 from ._gc import gc_paused
+from ._library import library_class
 
 __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 
 _ops = torch.ops.safetensors
-
-# Looked up once, for small calls: that takes longer than some of them do.
-_save_file = _ops._save_file.default
-_save_small = _ops._save_small.default
-_PythonSave = torch.classes.safetensors._PythonSave
 
 #: What is cheaper to save in one step and to copy.
 _MAX_SMALL_TENSORS = 100
@@ -157,7 +153,7 @@ def save_file(
     named = operator_tensors(tensors)
     path = operator_filename(filename)
     try:
-        warning = _save_file(path, *named, operator_metadata(metadata), fsync)
+        warning = _ops._save_file.default(path, *named, operator_metadata(metadata), fsync)
     except RuntimeError as error:
         raise translate(error, filename) from None
     if warning:
@@ -172,10 +168,10 @@ def save(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None
     """
     arguments = *operator_tensors(tensors), operator_metadata(metadata)
     if len(tensors) <= _MAX_SMALL_TENSORS and not _graphs.is_tracing():
-        small: torch.Tensor = _save_small(*arguments, _MAX_SMALL_SIZE)
+        small: torch.Tensor = _ops._save_small.default(*arguments, _MAX_SMALL_SIZE)
         if small.numel() > 0:
             return bytes_of(small)
-    plan = _PythonSave(*arguments)
+    plan = library_class("_PythonSave")(*arguments)
     data, memory = new_bytes(plan.size())
     plan.write_to(memory)
     return data

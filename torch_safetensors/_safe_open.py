@@ -11,11 +11,10 @@ import torch
 
 from ._arguments import DeviceLike, PathLike, operator_device, operator_filename, operator_name, split_names
 from ._errors import SafetensorError, translate
+from ._library import library_class
 from ._prefetch import PrefetchLoader, PrefetchPlan, rows_of
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
-
-_SafeOpen = torch.classes.safetensors.SafeOpen
 
 
 class TensorMeta(NamedTuple):
@@ -62,7 +61,7 @@ class safe_open:  # noqa: N801 (the reference's name)
         self._filename = filename
         self._device = operator_device(device)
         try:
-            self._file = _SafeOpen(operator_filename(filename), self._device, backend)
+            self._file = library_class("SafeOpen")(operator_filename(filename), self._device, backend)
         except RuntimeError as error:
             raise translate(error, filename) from None
 
@@ -152,7 +151,7 @@ class safe_open:  # noqa: N801 (the reference's name)
             for name, part in zip(names, slices, strict=True)
         ]
         try:
-            loader = torch.classes.safetensors._Prefetch(
+            loader = library_class("_Prefetch")(
                 self._open_file(),
                 names,
                 [begin for begin, _ in rows],
