@@ -295,6 +295,8 @@ _TRACING_RULES: dict[str, Callable[..., Any]] = {
 def register() -> None:
     """Tells torch all of the above; called once, when the package is imported."""
     for name, fake in _FAKES.items():
+        if not hasattr(_ops, name):
+            continue  # of another version of the library, which was loaded before
         torch.library.register_fake(f"safetensors::{name}", fake)
     for name in _EFFECTFUL:
         _torch_private.register_ordered_effect(f"safetensors::{name}")
