@@ -14,6 +14,9 @@ constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
 /// Smaller memory may belong to malloc's heap, is most likely not fresh, and costs little.
 constexpr size_t kMinMemory = 4 * kHugePage;
 
+/// What an allocator leaves between memories that it gave one after the other: those count as one.
+constexpr uintptr_t kMaxGap = 4096;
+
 /// What the first touch of so much memory takes in small pages, at 2 GB/s. A huge page takes a quarter of it
 /// where the system has one at hand.
 constexpr int64_t kSmallPagesTime = 1'000'000;
@@ -58,16 +61,21 @@ int64_t try_page(uintptr_t page, volatile std::byte* touched) {
 }  // namespace
 
 HugePages::HugePages(std::span<const std::span<std::byte>> memories) : credit_(kInitialCredit) {
+  std::vector<std::span<std::byte>> sorted(memories.begin(), memories.end());
+  std::sort(sorted.begin(), sorted.end(), [](auto& a, auto& b) { return a.data() < b.data(); });
   size_t count = 0;
-  for (const std::span<std::byte> memory : memories) {
-    if (memory.size() >= kMinMemory) {
-      const auto address = reinterpret_cast<uintptr_t>(memory.data());
+  for (size_t i = 0; i < sorted.size();) {
+    const auto address = reinterpret_cast<uintptr_t>(sorted[i].data());
+    uintptr_t end = address + sorted[i].size();
+    for (++i; i < sorted.size() && reinterpret_cast<uintptr_t>(sorted[i].data()) <= end + kMaxGap; ++i) {
+      end = std::max(end, reinterpret_cast<uintptr_t>(sorted[i].data() + sorted[i].size()));
+    }
+    if (end - address >= kMinMemory) {
       const uintptr_t begin = (address + kHugePage - 1) / kHugePage * kHugePage;
-      areas_.push_back({begin, (address + memory.size() - begin) / kHugePage, count});
+      areas_.push_back({begin, (end - begin) / kHugePage, count});
       count += areas_.back().count;
     }
   }
-  std::sort(areas_.begin(), areas_.end(), [](const Area& a, const Area& b) { return a.begin < b.begin; });
   pages_ = std::vector<std::atomic<bool>>(count);
 }
 

@@ -15,7 +15,8 @@ namespace torch_safetensors::io {
 /// than small pages would have.
 class HugePages {
  public:
-  /// `memories` is what the parts will lie in, each in one of them. Small ones are left alone.
+  /// `memories` is what the parts will lie in, each in one of them. Small ones are left alone, unless they
+  /// lie side by side.
   explicit HugePages(std::span<const std::span<std::byte>> memories);
   explicit HugePages(std::span<std::byte> memory) : HugePages({&memory, 1}) {}
 
@@ -24,14 +25,14 @@ class HugePages {
   void prepare(std::span<std::byte> part);
 
  private:
-  /// The whole huge pages in a memory.
+  /// The whole huge pages in a memory, or in neighbours.
   struct Area {
     uintptr_t begin;
     size_t count;
     size_t first;  // among all
   };
 
-  std::vector<Area> areas_;               // sorted
+  std::vector<Area> areas_;               // by address
   std::vector<std::atomic<bool>> pages_;  // true: asked for already
   std::atomic<int64_t> credit_;           // nanoseconds that they may still lose
 };

@@ -95,9 +95,9 @@ TEST_F(HugePagesTest, LeavesSmallMemoryAlone) {
 
 #if defined(__linux__)
 TEST_F(HugePagesTest, KnowsTheMemoriesApart) {
-  const std::span<std::byte> memories[] = {part(20, 9), part(0, 9), part(29, 1), part(10, 9)};
+  const std::span<std::byte> memories[] = {part(20, 9), part(0, 9), part(31, 1), part(10, 9)};
   HugePages pages(memories);
-  pages.prepare(part(29, 1));
+  pages.prepare(part(31, 1));
   pages.prepare(part(0, 1));
   EXPECT_EQ(faults.madvises, 0);
   pages.prepare(part(20, 9));
@@ -106,6 +106,16 @@ TEST_F(HugePagesTest, KnowsTheMemoriesApart) {
   EXPECT_EQ(faults.madvises, 8);
   pages.prepare(part(0, 9));
   EXPECT_EQ(faults.madvises, 12);
+}
+
+TEST_F(HugePagesTest, TakesNeighboursForOneMemory) {
+  // As malloc places them, with a few bytes between, and not in the order of their addresses.
+  const std::span<std::byte> memories[] = {part(6, 4).subspan(64), part(0, 3), part(3, 3).subspan(16)};
+  HugePages pages(memories);
+  for (const auto memory : memories) {
+    pages.prepare(memory);
+  }
+  EXPECT_EQ(faults.madvises, 4);  // all that begin and end in the ten MiB
 }
 #endif
 
