@@ -75,6 +75,7 @@ class LoadCase(Case):
 class Open(LoadCase):
     what = "load_file, 2.3 GB, 290 tensors, nothing touched"
     variants = True
+    short = True
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, contents.language_model(settings))

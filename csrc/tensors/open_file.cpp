@@ -18,6 +18,10 @@ namespace {
 /// Enough for the header of most files, so that one system call brings it whole.
 constexpr uint64_t kFirstRead = 16 * 1024;
 
+/// A part of a tensor up to this size is read sooner than its file is mapped and its pages are found, and no
+/// more of the file is.
+constexpr size_t kSmallPart = 512 * 1024;
+
 Backend choose_backend(std::string_view backend, const io::File& file) {
   if (backend == "mmap") {
     return Backend::kMmap;
@@ -168,12 +172,13 @@ at::Tensor OpenFile::read_view(const format::TensorEntry& entry, const StridedVi
     }
   }
   at::Tensor result;
-  if (backend_ == Backend::kMmap && runs.count <= 1) {
+  const bool read_it = backend_ == Backend::kPread || (runs.count <= 1 && type.nbytes <= kSmallPart);
+  if (!read_it && runs.count <= 1) {
     const c10::intrusive_ptr<SharedMapping> pages = mapping();
     result = tensor_over_or_copy(pages->bytes().data() + begin + view.offset * item_size, type, pages);
   } else {
     result = empty_tensor(type, c10::kCPU);
-    if (backend_ == Backend::kMmap) {
+    if (!read_it) {
       copy_runs(mapping()->bytes().subspan(begin, entry.nbytes()), runs, writable_bytes(result));
     } else {
       read_runs(file_, begin, runs, writable_bytes(result));

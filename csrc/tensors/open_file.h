@@ -80,7 +80,7 @@ class OpenFile {
   std::vector<at::Tensor> read_all(c10::Device device, const TransferOptions& options = {}) const;
 
   /// A dense copy of a part of a tensor; reads no more than it needs, bar gaps shorter than a page.
-  /// A contiguous part of a mapped file is not copied.
+  /// A large contiguous part of a mapped file is not copied.
   at::Tensor read_view(const format::TensorEntry& entry, const StridedView& view, c10::Device device) const;
 
   /// The whole of each entry's bytes into memory of the caller, which must be as large. Large amounts in
