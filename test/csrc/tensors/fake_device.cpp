@@ -117,7 +117,8 @@ struct Block {
   std::set<c10::StreamId> used_on = {};
 };
 
-std::multimap<std::pair<c10::StreamId, size_t>, Block*> free_blocks;
+/// As a caching allocator's, kept to the end of the program, so that no leak is seen in them.
+auto& free_blocks = *new std::multimap<std::pair<c10::StreamId, size_t>, Block*>();
 
 /// What a caching allocator does: memory is handed out again at once, to work on its own stream. That work
 /// comes after what was enqueued there, and after what other streams that were told of were given.
