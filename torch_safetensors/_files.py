@@ -22,7 +22,6 @@ from ._arguments import (
 from ._buffers import Buffer, as_tensor, bytes_of, new_bytes
 from ._errors import translate
 from ._gc import gc_paused
-from ._library import library_class
 
 __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 
@@ -171,7 +170,7 @@ def save(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None
         small: torch.Tensor = _ops._save_small.default(*arguments, _MAX_SMALL_SIZE)
         if small.numel() > 0:
             return bytes_of(small)
-    plan = library_class("_PythonSave")(*arguments)
+    plan = torch.classes.safetensors._PythonSave(*arguments)
     data, memory = new_bytes(plan.size())
     plan.write_to(memory)
     return data

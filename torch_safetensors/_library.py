@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 
-__all__ = ["__version__", "cmake_prefix_path", "library_class", "library_path"]
+__all__ = ["__version__", "cmake_prefix_path", "library_path"]
 
 _HERE = Path(__file__).resolve().parent
 
@@ -22,12 +20,6 @@ cmake_prefix_path: str = str(_HERE / "share/cmake")
 def library_path() -> str:
     """The absolute path of ``libtorch_safetensors.so``, for programs that link or ``dlopen`` it."""
     return str(_HERE / "lib/libtorch_safetensors.so")
-
-
-@functools.cache
-def library_class(name: str) -> Any:
-    """A class of the library, looked up once and when first needed: another version's need not have it."""
-    return getattr(torch.classes.safetensors, name)
 
 
 def _load() -> None:

@@ -11,7 +11,6 @@ import torch
 
 from ._arguments import DeviceLike, PathLike, operator_device, operator_filename, operator_name, split_names
 from ._errors import SafetensorError, translate
-from ._library import library_class
 from ._prefetch import PrefetchLoader, PrefetchPlan, rows_of
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
@@ -61,7 +60,7 @@ class safe_open:  # noqa: N801 (the reference's name)
         self._filename = filename
         self._device = operator_device(device)
         try:
-            self._file = library_class("SafeOpen")(operator_filename(filename), self._device, backend)
+            self._file = torch.classes.safetensors.SafeOpen(operator_filename(filename), self._device, backend)
         except RuntimeError as error:
             raise translate(error, filename) from None
 
@@ -151,7 +150,7 @@ class safe_open:  # noqa: N801 (the reference's name)
             for name, part in zip(names, slices, strict=True)
         ]
         try:
-            loader = library_class("_Prefetch")(
+            loader = torch.classes.safetensors._Prefetch(
                 self._open_file(),
                 names,
                 [begin for begin, _ in rows],
