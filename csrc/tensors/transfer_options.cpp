@@ -3,17 +3,14 @@
 #include <c10/core/StorageImpl.h>
 #include <c10/util/Exception.h>
 
-#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <string_view>
-#include <thread>
+
+#include "io/run_parallel.h"
 
 namespace torch_safetensors::tensors {
 namespace {
-
-/// Memory or bus are the limit soon, and a loader is rarely alone on a large machine (one process per GPU).
-constexpr size_t kMaxThreads = 8;
 
 /// Several blocks of 16 MiB being read while others are copied.
 constexpr size_t kRingSize = size_t{256} << 20;
@@ -60,11 +57,9 @@ bool has_plain_storage(c10::DeviceType type) {
 }  // namespace
 
 TransferSettings transfer_settings(c10::Device device, const TransferOptions& options) {
-  const size_t cores = std::max(1U, std::thread::hardware_concurrency());
   const size_t share_below = from_environment("TORCH_SAFETENSORS_SHARE_BELOW", 0).value_or(kShareBelow);
   return {
-      .threads =
-          setting("threads", options.threads, "TORCH_SAFETENSORS_THREADS", std::min(cores, kMaxThreads)),
+      .threads = setting("threads", options.threads, "TORCH_SAFETENSORS_THREADS", io::default_threads()),
       .ring_capacity = setting("ring_size", options.ring_size, "TORCH_SAFETENSORS_RING_SIZE", kRingSize),
       .shared_below = has_plain_storage(device.type()) ? share_below : 0,
   };
