@@ -20,7 +20,7 @@ from .settings import Settings
 #: In every round, unless that takes so many times the budget; others sit out where a case would exceed its budget. But
 #: everybody is in so many rounds.
 ALWAYS = ("ours", "reference", "limit")
-FAR_OVER = 3
+FAR_OVER = 6
 FEWEST_ROUNDS = 3
 
 
@@ -124,7 +124,7 @@ class Runner:
     def _measure_memory(self, case: Case, result: CaseResult) -> None:
         """In a process that has done nothing yet, since one that has loaded before may have memory at hand."""
         for name, peer_result in result.peers.items():
-            if name == "limit" or peer_result.failure is not None:
+            if name == "limit" or PEERS[name].variant or peer_result.failure is not None:
                 continue
             try:
                 if name not in self._fresh:

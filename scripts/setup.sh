@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares the machine and the Python environment: scripts/setup.sh [build|dev|model]
+# Prepares the machine and the Python environment: scripts/setup.sh [build|dev|model|fuzz]
 # Checks what is there instead of remembering what it did, so a second run is quick and always right.
 source "$(dirname "$0")/common.sh"
 group=${1:-build}
@@ -16,6 +16,7 @@ command -v "$base_python" >/dev/null || die "no Python: install Python 3.10 or n
 
 has_rapidjson() { [ -f "${RAPIDJSON_INCLUDE_DIR:-}/rapidjson/reader.h" ] || has_header rapidjson/reader.h; }
 has_gtest() { [ "$group" = build ] || has_header gtest/gtest.h; }
+has_clang() { [ "$group" != fuzz ] || command -v clang++-19 >/dev/null && command -v llvm-cov-19 >/dev/null; }
 has_venv() { [ -x "$python" ] || "$base_python" -c 'import ensurepip, venv' 2>/dev/null; }
 has_python_h() {
   "$base_python" -c 'import os, sys, sysconfig
@@ -24,6 +25,7 @@ sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
 missing_packages() {
   has_rapidjson || echo rapidjson-dev
   has_gtest || echo libgtest-dev
+  has_clang || echo clang-19 libclang-rt-19-dev llvm-19
   has_venv || echo python3-venv
   has_python_h || echo python3-dev
 }
@@ -41,6 +43,7 @@ if [ -n "$missing" ]; then
   if [ -n "$missing" ]; then say "missing, please install: apt-get install $missing"; fi
   case " $missing " in
     *" rapidjson-dev "*) die "RapidJSON is missing (rapidjson-dev, or RAPIDJSON_INCLUDE_DIR)" ;;
+    *" clang-19 "*) die "clang 19 with libFuzzer is missing" ;;
     *" python3-venv "*) die "python3-venv is missing" ;;
   esac
   # The others are not needed by everything: CMake fetches GoogleTest, and only torch.compile
@@ -57,7 +60,7 @@ fi
 # The pins already met cost half a second and no network, which is less than any other check.
 say "checking the pinned tools in ${VIRTUAL_ENV#"$root/"}"
 requirements=(-r requirements/build.txt)
-case $group in dev | model) requirements+=(-r requirements/dev.txt) ;; esac
+case $group in dev | model | fuzz) requirements+=(-r requirements/dev.txt) ;; esac
 "$python" -m pip install -qq --no-deps "${requirements[@]}"
 
 if ! "$python" scripts/supported_torch.py; then

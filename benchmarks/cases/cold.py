@@ -48,6 +48,7 @@ def cached_bytes(path: Path) -> int:
 class Cold(LoadCase):
     what = "load_file, 1 GB, out of the page cache, then every byte read"
     variants = True
+    memory = False  # half of that of read
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, contents.gigabyte(settings), read=True)

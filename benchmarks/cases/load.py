@@ -76,6 +76,7 @@ class Open(LoadCase):
     what = "load_file, 2.3 GB, 290 tensors, nothing touched"
     variants = True
     short = True
+    memory = False  # that of read
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, contents.language_model(settings))
@@ -125,6 +126,7 @@ class Keys(LoadCase):
 class MixtureOfExperts(LoadCase):
     what = "load_file, 18,867 tensors named as a mixture of experts"
     variants = True
+    memory = False  # a fifth of that of many
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, contents.mixture_of_experts(settings))

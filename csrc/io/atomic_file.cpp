@@ -59,7 +59,7 @@ Commit AtomicFile::commit() {
     flush_file(temporary_.descriptor(), path_);
   }
   check_delayed_errors(temporary_.descriptor(), path_);
-  if (!temporary_.is_in_place()) {
+  if (!temporary_.is_in_place(path_)) {
     throw_os_error(ENOENT, "the temporary file was removed by someone else during the save", path_);
   }
   Commit result = Commit::kRenamed;

@@ -129,7 +129,9 @@ void DirectWriter::write_at(uint64_t offset, std::span<const std::byte> bytes) {
 }
 
 void DirectWriter::stop() {
-  set_direct(descriptor_, false);
+  if (direct_ && !set_direct(descriptor_, false)) {
+    throw_os_error(errno, given_);
+  }
   direct_ = false;  // only now, for those who ask before they write
 }
 

@@ -110,11 +110,17 @@ void TemporaryFile::remove() noexcept {
   }
 }
 
-bool TemporaryFile::is_in_place() const {
+bool TemporaryFile::is_in_place(const std::string& given) const {
   struct stat named;
   struct stat open;
-  if (::lstat(path_.c_str(), &named) != 0 || ::fstat(descriptor(), &open) != 0) {
-    return false;
+  if (::lstat(path_.c_str(), &named) != 0) {
+    if (errno == ENOENT) {
+      return false;
+    }
+    throw_os_error(errno, given);
+  }
+  if (::fstat(descriptor(), &open) != 0) {
+    throw_os_error(errno, given);
   }
   // Some network file systems number files anew, hence the size: another's copy of that size is whole.
   return is_same_file(named, open) || named.st_size == open.st_size;

@@ -26,8 +26,9 @@ class TemporaryFile {
   /// Open for reading and writing.
   int descriptor() const { return descriptor_.get(); }
 
-  /// False if the name is gone or leads to another file that is not a whole copy either.
-  bool is_in_place() const;
+  /// False if the name is gone or leads to another file that is not a whole copy either. Throws OsError about
+  /// `given`.
+  bool is_in_place(const std::string& given) const;
 
   /// Removes it, unless it was released or removed before.
   void remove() noexcept;

@@ -54,6 +54,7 @@ void check_view(const StridedView& view, const TensorType& type, const std::stri
   }
   const auto count = static_cast<uint64_t>(type.nbytes / c10::elementSize(type.dtype));
   uint64_t last = view.offset;
+  int64_t nbytes = static_cast<int64_t>(c10::elementSize(type.dtype));
   for (size_t dim = 0; dim < view.sizes.size(); ++dim) {
     TORCH_CHECK_VALUE(view.sizes[dim] >= 0 && view.strides[dim] >= 0, label,
                       ": sizes and strides of a view are not negative");
@@ -63,6 +64,9 @@ void check_view(const StridedView& view, const TensorType& type, const std::stri
                       " elements");
     last += step * steps;
     TORCH_CHECK_VALUE(last < count, label, ": the view ends at element ", last, " of ", count);
+    // A stride of 0 makes any size lie inside.
+    TORCH_CHECK_VALUE(!__builtin_mul_overflow(nbytes, view.sizes[dim], &nbytes), label,
+                      ": the view has more than 2^63 - 1 bytes");
   }
   TORCH_CHECK_VALUE(last < count, label, ": the view ends at element ", last, " of ", count);
 }

@@ -90,6 +90,9 @@ class WindowReader {
 }  // namespace
 
 StridedRuns strided_runs(const StridedView& view, int64_t item_size) {
+  if (std::ranges::count(view.sizes, 0) > 0) {
+    return {static_cast<size_t>(item_size), 0, 0, {}, {}};  // where it would begin may be anywhere
+  }
   StridedRuns runs{static_cast<size_t>(item_size), 1, static_cast<uint64_t>(view.offset * item_size), {}, {}};
   size_t dim = view.sizes.size();
   // The innermost dimensions that lie densely make up a run; those of one element may have any stride.
@@ -98,12 +101,11 @@ StridedRuns strided_runs(const StridedView& view, int64_t item_size) {
     runs.nbytes *= view.sizes[--dim];
   }
   for (size_t outer = 0; outer < dim; ++outer) {
-    runs.sizes.push_back(view.sizes[outer]);
-    runs.strides.push_back(view.strides[outer] * item_size);
-    runs.count *= view.sizes[outer];
-  }
-  if (runs.nbytes == 0) {
-    runs.count = 0;
+    if (view.sizes[outer] > 1) {
+      runs.sizes.push_back(view.sizes[outer]);
+      runs.strides.push_back(view.strides[outer] * item_size);
+      runs.count *= view.sizes[outer];
+    }
   }
   return runs;
 }

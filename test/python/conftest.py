@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
+#: True for the long form of tests that repeat something until it breaks: make torture.
+TORTURE = bool(os.environ.get("TORTURE"))
 
 
 def serve(calls: Connection) -> None:

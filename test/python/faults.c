@@ -2,10 +2,14 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -18,6 +22,13 @@ static struct {
 } faults[16];
 static size_t fault_count;
 static char log_text[4096];
+
+/* The calls that the library itself makes, whatever they are: how many there were, which of them fails, and its name. */
+static long own_calls;
+static long failing_call = -1;
+static int failing_error;
+static char failed[16];
+
 static long long bytes_read;
 
 /* While it is set, reads wait, as on a disk that hangs. */
@@ -36,7 +47,17 @@ void faults_reset(void) {
   fault_count = 0;
   log_text[0] = '\0';
   bytes_read = 0;
+  own_calls = 0;
+  failing_call = -1;
+  failed[0] = '\0';
 }
+
+void faults_fail_call(long index, int error) {
+  failing_call = index;
+  failing_error = error;
+}
+
+const char *faults_failed(void) { return failed; }
 
 void faults_add(const char *call, int error) {
   strncpy(faults[fault_count].call, call, sizeof faults[0].call - 1);
@@ -47,21 +68,53 @@ const char *faults_log(void) { return log_text; }
 
 long long faults_bytes_read(void) { return bytes_read; }
 
-/* True if the call shall fail; errno is set. */
-static int fails(const char *call, const char *note) {
-  size_t end = strlen(log_text);
-  snprintf(log_text + end, sizeof log_text - end, "%s%s\n", call, note);
+static int fail(int error) {
+  if (error == kKill) {
+    kill(getpid(), SIGKILL);
+  }
+  errno = error;
+  return 1;
+}
+
+/* The error that calls of this name are to have; 0 for none. */
+static int error_of(const char *call) {
   for (size_t i = 0; i < fault_count; ++i) {
     if (strcmp(faults[i].call, call) == 0) {
-      if (faults[i].error == kKill) {
-        kill(getpid(), SIGKILL);
-      }
-      errno = faults[i].error;
-      return 1;
+      return faults[i].error;
     }
   }
   return 0;
 }
+
+static int is_own(const void *caller) {
+  Dl_info info;
+  return dladdr(caller, &info) && strstr(info.dli_fname, "torch_safetensors.so") != NULL;
+}
+
+/* True if this call of the library, and of nobody else, shall fail; errno is set. */
+static int own_fails(const void *caller, const char *call) {
+  if ((failing_call < 0 && fault_count == 0) || !is_own(caller)) {
+    return 0;
+  }
+  if (failing_call >= 0 && __atomic_fetch_add(&own_calls, 1, __ATOMIC_SEQ_CST) == failing_call) {
+    strncpy(failed, call, sizeof failed - 1);
+    return fail(failing_error);
+  }
+  int error = error_of(call);
+  return error != 0 && fail(error);
+}
+
+/* True if the call shall fail, whoever makes it; errno is set. */
+static int any_fails(const char *call, const char *note) {
+  size_t end = strlen(log_text);
+  snprintf(log_text + end, sizeof log_text - end, "%s%s\n", call, note);
+  int error = error_of(call);
+  return error != 0 && fail(error);
+}
+
+#define OWN_FAILS(call) own_fails(__builtin_return_address(0), call)
+
+#define fails(call, note) (OWN_FAILS(call) || any_fails(call, note))
 
 static const char *kind(int descriptor) {
   struct stat status;
@@ -95,7 +148,7 @@ int fsync(int descriptor) {
 }
 
 mode_t umask(mode_t mask) {
-  fails("umask", "");
+  any_fails("umask", "");
   return ((mode_t(*)(mode_t))dlsym(RTLD_NEXT, "umask"))(mask);
 }
 
@@ -113,6 +166,9 @@ ssize_t writev(int descriptor, const struct iovec *pieces, int count) {
 
 ssize_t pread(int descriptor, void *into, size_t size, off_t offset) {
   wait_while_reads_hang();
+  if (OWN_FAILS("pread")) {
+    return -1;
+  }
   ssize_t count = ((ssize_t(*)(int, void *, size_t, off_t))dlsym(RTLD_NEXT, "pread"))(descriptor, into, size, offset);
   bytes_read += count > 0 ? count : 0;
   return count;
@@ -120,8 +176,57 @@ ssize_t pread(int descriptor, void *into, size_t size, off_t offset) {
 
 ssize_t preadv(int descriptor, const struct iovec *pieces, int count, off_t offset) {
   wait_while_reads_hang();
+  if (OWN_FAILS("preadv")) {
+    return -1;
+  }
   ssize_t read = ((ssize_t(*)(int, const struct iovec *, int, off_t))dlsym(RTLD_NEXT, "preadv"))(descriptor, pieces,
                                                                                                   count, offset);
   bytes_read += read > 0 ? read : 0;
   return read;
+}
+
+/* Of these only the library's own calls can fail: Python makes some at any time. */
+
+#define OWN(result, name, failure, parameters, arguments)          \
+  result name parameters {                                         \
+    if (OWN_FAILS(#name)) {                                        \
+      return failure;                                              \
+    }                                                              \
+    return ((result(*) parameters)dlsym(RTLD_NEXT, #name))arguments; \
+  }
+
+OWN(int, stat, -1, (const char *path, struct stat *status), (path, status))
+OWN(int, lstat, -1, (const char *path, struct stat *status), (path, status))
+OWN(int, fstat, -1, (int descriptor, struct stat *status), (descriptor, status))
+OWN(int, fstatfs, -1, (int descriptor, struct statfs *status), (descriptor, status))
+OWN(int, unlink, -1, (const char *path), (path))
+OWN(int, fallocate, -1, (int descriptor, int mode, off_t offset, off_t size), (descriptor, mode, offset, size))
+OWN(int, madvise, -1, (void *address, size_t size, int advice), (address, size, advice))
+OWN(off_t, lseek, -1, (int descriptor, off_t offset, int whence), (descriptor, offset, whence))
+OWN(ssize_t, readlink, -1, (const char *path, char *into, size_t size), (path, into, size))
+OWN(ssize_t, pwrite, -1, (int descriptor, const void *from, size_t size, off_t offset),
+    (descriptor, from, size, offset))
+OWN(void *, mmap, MAP_FAILED, (void *address, size_t size, int protection, int flags, int descriptor, off_t offset),
+    (address, size, protection, flags, descriptor, offset))
+
+int open(const char *path, int flags, ...) {
+  va_list rest;
+  va_start(rest, flags);
+  mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+  va_end(rest);
+  return OWN_FAILS("open") ? -1 : ((int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open"))(path, flags, mode);
+}
+
+int fcntl(int descriptor, int operation, ...) {
+  va_list rest;
+  va_start(rest, operation);
+  void *argument = va_arg(rest, void *);
+  va_end(rest);
+  return OWN_FAILS("fcntl") ? -1 : NEXT("fcntl", int, int, ...)(descriptor, operation, argument);
+}
+
+int close(int descriptor) {
+  /* Failed or not, the descriptor is gone, as on Linux. */
+  int result = NEXT("close", int)(descriptor);
+  return OWN_FAILS("close") ? -1 : result;
 }

@@ -42,3 +42,19 @@ def calls() -> list[str]:
 def bytes_read() -> int:
     """By pread and preadv."""
     return _function("faults_bytes_read", ctypes.c_longlong)()
+
+
+@contextlib.contextmanager
+def failing_call(index: int, error: int) -> Iterator[None]:
+    """The call of that number (from 0) among all system calls that the library makes fails; or kills the process."""
+    _function("faults_reset", None)()
+    _library.faults_fail_call(ctypes.c_long(index), error)
+    try:
+        yield
+    finally:
+        _library.faults_fail_call(ctypes.c_long(-1), 0)
+
+
+def failed_call() -> str | None:
+    """Its name; nothing if there were not so many."""
+    return _function("faults_failed", ctypes.c_char_p)().decode() or None

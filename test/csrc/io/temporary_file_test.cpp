@@ -71,7 +71,7 @@ TEST_F(TemporaryFileTest, RemovesWhatTheDeadLeft) {
   ASSERT_EQ(directory_.names().size(), 4U);
   EXPECT_EQ(make()->path(), prefix_ + "0");
   EXPECT_EQ(directory_.names().size(), 1U);
-  EXPECT_TRUE(living->is_in_place());
+  EXPECT_TRUE(living->is_in_place("given"));
 }
 
 TEST_F(TemporaryFileTest, FindsTheDeadBehindGaps) {
@@ -94,7 +94,7 @@ TEST_F(TemporaryFileTest, WorksWithoutLocks) {
     const auto first = make();
     const auto second = make();
     EXPECT_EQ(second->path(), prefix_ + "1");
-    EXPECT_TRUE(first->is_in_place());
+    EXPECT_TRUE(first->is_in_place("given"));
   }
   EXPECT_TRUE(directory_.names().empty());
 }
@@ -116,14 +116,14 @@ TEST_F(TemporaryFileTest, SaysWhenAllSlotsAreTaken) {
 
 TEST_F(TemporaryFileTest, KnowsWhenItIsGone) {
   const auto file = make();
-  EXPECT_TRUE(file->is_in_place());
+  EXPECT_TRUE(file->is_in_place("given"));
   ASSERT_EQ(::write(file->descriptor(), "abc", 3), 3);
   ::unlink(file->path().c_str());
-  EXPECT_FALSE(file->is_in_place());
+  EXPECT_FALSE(file->is_in_place("given"));
   write_file(file->path(), "ab");
-  EXPECT_FALSE(file->is_in_place());
+  EXPECT_FALSE(file->is_in_place("given"));
   write_file(file->path(), "abc");
-  EXPECT_TRUE(file->is_in_place());
+  EXPECT_TRUE(file->is_in_place("given"));
 }
 
 TEST_F(TemporaryFileTest, NamesTheTargetInItsErrors) {

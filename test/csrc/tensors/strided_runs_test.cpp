@@ -48,6 +48,15 @@ TEST(StridedRuns, AWholeTensorIsOneRun) {
   EXPECT_EQ(runs.offset, 0U);
 }
 
+TEST(StridedRuns, StridesThatNobodyTakesDoNotCount) {
+  constexpr int64_t kHuge = int64_t{1} << 62;
+  const StridedRuns empty = strided_runs({{kHuge, 0, 3}, {kHuge, kHuge, 2}, kHuge}, 8);
+  EXPECT_EQ(empty.count, 0U);
+  const StridedRuns one = strided_runs({{2, 1, 3}, {40, kHuge, 2}, 1}, 8);
+  EXPECT_EQ(one.count, 6U);
+  EXPECT_EQ(one.strides, (Ints{320, 16}));
+}
+
 TEST(StridedRuns, AScalarIsOneRun) {
   const StridedRuns runs = strided_runs({{}, {}, 5}, 8);
   EXPECT_EQ(runs.count, 1U);
