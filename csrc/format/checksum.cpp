@@ -98,7 +98,8 @@ std::vector<Checksum> recorded_checksums(const Header& header) {
   }
   std::vector<Checksum> checksums(count);
   for (Checksum& checksum : checksums) {
-    checksum = {parse_hex(text.substr(0, kHexDigits / 2)), parse_hex(text.substr(kHexDigits / 2, kHexDigits / 2))};
+    checksum = {parse_hex(text.substr(0, kHexDigits / 2)),
+                parse_hex(text.substr(kHexDigits / 2, kHexDigits / 2))};
     text.remove_prefix(kHexDigits);
   }
   return checksums;

@@ -13,12 +13,14 @@
 
 namespace torch_safetensors::format {
 
-/// The key of `__metadata__` with the checksums of a file's tensors: 32 lower-case hexadecimal digits for each, one
-/// behind the other, in the order of the bytes of their names. Readers that do not know it see one more text.
+/// The key of `__metadata__` with the checksums of a file's tensors: 32 lower-case hexadecimal digits for
+/// each, one behind the other, in the order of the bytes of their names. Readers that do not know it see one
+/// more text.
 inline constexpr std::string_view kChecksumsKey = "torch_safetensors.xxh3_128";
 
-/// What tells that a tensor is not what was saved: XXH3 (128 bits, seed 0) of its name, a NUL, its dtype and shape as
-/// `signature` has them, a NUL, and its bytes. It finds damage, not an attacker, who can compute it as well.
+/// What tells that a tensor is not what was saved: XXH3 (128 bits, seed 0) of its name, a NUL, its dtype and
+/// shape as `signature` has them, a NUL, and its bytes. It finds damage, not an attacker, who can compute it
+/// as well.
 struct Checksum {
   uint64_t high = 0;
   uint64_t low = 0;
@@ -50,8 +52,8 @@ std::string to_hex(const Checksum& checksum);
 /// The value of `kChecksumsKey` for tensors of these names.
 std::string join_checksums(std::span<const std::string_view> names, std::span<const Checksum> checksums);
 
-/// What a file records of its tensors, in the order of `header.by_name()`. Throws SafetensorError where it records
-/// nothing, or not what this version writes.
+/// What a file records of its tensors, in the order of `header.by_name()`. Throws SafetensorError where it
+/// records nothing, or not what this version writes.
 std::vector<Checksum> recorded_checksums(const Header& header);
 
 }  // namespace torch_safetensors::format

@@ -9,6 +9,7 @@
 #include "tensors/device_save.h"
 #include "tensors/source.h"
 #include "tensors/storage.h"
+#include "torch_safetensors/errors.h"
 
 namespace torch_safetensors::tensors {
 namespace {
@@ -22,7 +23,8 @@ constexpr size_t kStep = 64;
 /// Below this, starting threads costs more than they save.
 constexpr size_t kMinForThreads = size_t{4} << 20;
 
-/// Calls `run` with each index, in parallel where there is much to do. Large tensors are pieces of work of their own.
+/// Calls `run` with each index, in parallel where there is much to do. Large tensors are pieces of work of
+/// their own.
 void for_each_index(size_t count, const std::function<size_t(size_t)>& nbytes_of,
                     const std::function<void(size_t)>& run) {
   std::vector<size_t> begins;
@@ -69,7 +71,8 @@ void verify(const std::string& source, const format::Header& header,
   const auto recorded_of = [&](size_t i) { return *of_entry[entries[i] - header.tensors().data()]; };
   std::vector<format::Checksum> found(entries.size());
   for_each_index(
-      entries.size(), [&](size_t i) { return entries[i]->nbytes(); }, [&](size_t i) { found[i] = checksum(i); });
+      entries.size(), [&](size_t i) { return entries[i]->nbytes(); },
+      [&](size_t i) { found[i] = checksum(i); });
   std::vector<size_t> damaged;
   for (size_t i = 0; i < entries.size(); ++i) {
     if (found[i] != recorded_of(i)) {
@@ -78,12 +81,12 @@ void verify(const std::string& source, const format::Header& header,
   }
   if (!damaged.empty()) {
     const size_t first = damaged.front();
-    throw_malformed(source, "tensor " + format::in_quotes(entries[first]->name) + ": damaged: its checksum is " +
-                                format::to_hex(found[first]) + " but " + format::to_hex(recorded_of(first)) +
-                                " was saved" +
+    throw_malformed(source, "tensor " + format::in_quotes(entries[first]->name) +
+                                ": damaged: its checksum is " + format::to_hex(found[first]) + " but " +
+                                format::to_hex(recorded_of(first)) + " was saved" +
                                 (damaged.size() == 1 ? ""
-                                                     : "; so are " + std::to_string(damaged.size() - 1) + " others of " +
-                                                           std::to_string(entries.size())));
+                                                     : "; so are " + std::to_string(damaged.size() - 1) +
+                                                           " others of " + std::to_string(entries.size())));
   }
 }
 
@@ -92,7 +95,9 @@ void verify(const std::string& source, const format::Header& header,
 std::vector<format::Checksum> checksums_of(std::span<const NamedTensor> tensors,
                                            std::span<const format::TensorSpec> specs) {
   std::vector<format::Checksum> checksums(tensors.size());
-  const auto nbytes_here = [&](size_t i) { return lies_here(tensors[i].tensor) ? tensors[i].tensor.nbytes() : 0; };
+  const auto nbytes_here = [&](size_t i) {
+    return lies_here(tensors[i].tensor) ? tensors[i].tensor.nbytes() : 0;
+  };
   for_each_index(tensors.size(), nbytes_here, [&](size_t i) {
     if (lies_here(tensors[i].tensor)) {
       format::ChecksumBuilder builder(specs[i].name, specs[i].dtype, specs[i].shape);
@@ -112,39 +117,48 @@ std::vector<format::Checksum> checksums_of(std::span<const NamedTensor> tensors,
   return checksums;
 }
 
-std::optional<format::Metadata> with_checksums(const std::optional<format::Metadata>& metadata,
-                                               const std::string* text) {
-  const auto is_checksums = [](const auto& pair) { return pair.first == format::kChecksumsKey; };
-  if (text == nullptr && !(metadata && std::ranges::any_of(metadata->pairs(), is_checksums))) {
+std::optional<format::Metadata> with_checksums(
+    const std::optional<format::Metadata>& metadata, std::span<const format::TensorSpec> specs,
+    const std::optional<std::vector<format::Checksum>>& checksums) {
+  const auto is_recorded = [](const auto& pair) { return pair.first == format::kChecksumsKey; };
+  if (!checksums && !(metadata && std::ranges::any_of(metadata->pairs(), is_recorded))) {
     return metadata;
   }
   format::MetadataBuilder builder;
   if (metadata) {
     for (const auto& pair : metadata->pairs()) {
-      if (!is_checksums(pair)) {
+      if (!is_recorded(pair)) {
         builder.add(pair.first, pair.second);
       }
     }
   }
-  if (text != nullptr) {
-    builder.add(format::kChecksumsKey, *text);
+  if (checksums) {
+    std::vector<std::string_view> names;
+    for (const format::TensorSpec& spec : specs) {
+      names.push_back(spec.name);
+    }
+    builder.add(format::kChecksumsKey, format::join_checksums(names, *checksums));
   }
   return std::move(builder).build();
 }
 
 void verify_tensors(const std::string& source, const format::Header& header,
-                    std::span<const format::TensorEntry* const> entries, std::span<const at::Tensor> tensors) {
-  verify(source, header, entries, [&](size_t i) { return checksum_of(*entries[i], readable_bytes(tensors[i])); });
+                    std::span<const format::TensorEntry* const> entries,
+                    std::span<const at::Tensor> tensors) {
+  verify(source, header, entries,
+         [&](size_t i) { return checksum_of(*entries[i], readable_bytes(tensors[i])); });
 }
 
 void verify_bytes(const std::string& source, const format::Header& header,
-                  std::span<const format::TensorEntry* const> entries, const ByteSource& bytes, uint64_t position) {
+                  std::span<const format::TensorEntry* const> entries, const ByteSource& bytes,
+                  uint64_t position) {
   verify(source, header, entries, [&](size_t i) {
     const format::TensorEntry& entry = *entries[i];
     format::ChecksumBuilder builder(entry.name, entry.dtype, entry.shape);
     std::vector<std::byte> block(std::min<uint64_t>(entry.nbytes(), kBlock));
     for (uint64_t begin = entry.begin; begin < entry.end; begin += block.size()) {
-      const io::ReadRange range{position + begin, std::span(block).first(std::min<uint64_t>(block.size(), entry.end - begin))};
+      const io::ReadRange range{position + begin,
+                                std::span(block).first(std::min<uint64_t>(block.size(), entry.end - begin))};
       bytes.read({&range, 1});
       builder.add(range.into);
     }
