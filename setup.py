@@ -47,19 +47,31 @@ def listed_sources() -> list[str]:
     return [f"csrc/{name}" for name in sorted(listed)]
 
 
-def rapidjson_include_dirs() -> list[str]:
-    """The folder to search for RapidJSON; none where the compiler finds it by itself."""
-    named = os.environ.get("RAPIDJSON_INCLUDE_DIR")
+#: Headers of others that are compiled in: the variable that says where, Debian's package, Homebrew's.
+HEADERS = {
+    "rapidjson/reader.h": ("RAPIDJSON_INCLUDE_DIR", "rapidjson-dev", "rapidjson"),
+    "xxhash.h": ("XXHASH_INCLUDE_DIR", "libxxhash-dev", "xxhash"),
+}
+
+
+def header_include_dirs() -> list[str]:
+    """The folders to search for them; none where the compiler finds them by itself."""
     default = ["/usr/include", "/usr/local/include"]
     for name in ("CPATH", "CPLUS_INCLUDE_PATH"):
         default += os.environ.get(name, "").split(":")
-    for path in [named] if named else [*default, f"{sys.prefix}/include", "/opt/homebrew/include"]:
-        if path and Path(path, "rapidjson/reader.h").is_file():
-            return [] if path in default else [path]
-    sys.exit(
-        f"rapidjson/reader.h not found{f' in {named}' if named else ''}: install RapidJSON (Debian, Ubuntu: "
-        "apt-get install rapidjson-dev; macOS: brew install rapidjson) or set RAPIDJSON_INCLUDE_DIR"
-    )
+    found = []
+    for header, (variable, debian, homebrew) in HEADERS.items():
+        named = os.environ.get(variable)
+        candidates = [named] if named else [*default, f"{sys.prefix}/include", "/opt/homebrew/include"]
+        folder = next((path for path in candidates if path and Path(path, header).is_file()), None)
+        if folder is None:
+            sys.exit(
+                f"{header} not found{f' in {named}' if named else ''}: install it (Debian, Ubuntu: apt-get install "
+                f"{debian}; macOS: brew install {homebrew}) or set {variable}"
+            )
+        if folder not in default:
+            found.append(folder)
+    return found
 
 
 class BuildPackage(build_py):
@@ -95,7 +107,7 @@ class BuildLibrary(BuildExtension.with_options(no_python_abi_suffix=True)):
 
     def run(self) -> None:
         for extension in self.extensions:
-            extension.include_dirs += rapidjson_include_dirs()
+            extension.include_dirs += header_include_dirs()
         (PACKAGE / "lib").mkdir(exist_ok=True)
         super().run()
 

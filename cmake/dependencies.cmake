@@ -18,6 +18,20 @@ endif()
 add_library(torch_safetensors_rapidjson INTERFACE)
 target_include_directories(torch_safetensors_rapidjson SYSTEM INTERFACE ${RAPIDJSON_INCLUDE_DIR})
 
+# The hash of checksums; a header is all of it that is used.
+find_path(XXHASH_INCLUDE_DIR xxhash.h HINTS $ENV{XXHASH_INCLUDE_DIR} DOC "The folder that holds xxhash.h")
+if(NOT XXHASH_INCLUDE_DIR)
+  message(STATUS "xxHash is not installed (Debian: libxxhash-dev): fetching 0.8.3")
+  FetchContent_Declare(xxhash
+    URL https://github.com/Cyan4973/xxHash/archive/refs/tags/v0.8.3.tar.gz
+    URL_HASH SHA256=aae608dfe8213dfd05d909a57718ef82f30722c392344583d3f39050c7f29a80
+    SOURCE_SUBDIR none)
+  FetchContent_MakeAvailable(xxhash)
+  set(XXHASH_INCLUDE_DIR ${xxhash_SOURCE_DIR})
+endif()
+add_library(torch_safetensors_xxhash INTERFACE)
+target_include_directories(torch_safetensors_xxhash SYSTEM INTERFACE ${XXHASH_INCLUDE_DIR})
+
 if(TORCH_SAFETENSORS_BUILD_TESTS)
   include(cmake/googletest.cmake)
 endif()

@@ -54,30 +54,35 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
     return;
   }
   define(m,
-         touches_files(
-             "load_file(str filename, Device device='cpu', *, str backend='auto') -> Dict(str, Tensor)"),
+         touches_files("load_file(str filename, Device device='cpu', *, str backend='auto', "
+                       "bool verify=False) -> Dict(str, Tensor)"),
          TORCH_FN(load_file));
-  define(m, touches_files("load(Tensor data, Device device='cpu', *, bool copy=True) -> Dict(str, Tensor)"),
+  define(m,
+         touches_files("load(Tensor data, Device device='cpu', *, bool copy=True, bool verify=False) "
+                       "-> Dict(str, Tensor)"),
          TORCH_FN(load));
   define(m,
          touches_files("save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata=None, *, "
-                       "bool fsync=False) -> ()"),
+                       "bool fsync=False, bool checksum=False) -> ()"),
          TORCH_FN(save_file));
-  define(m, touches_files("save(Dict(str, Tensor) tensors, Dict(str, str)? metadata=None) -> Tensor"),
-         TORCH_FN(save));
+  define(
+      m,
+      touches_files(
+          "save(Dict(str, Tensor) tensors, Dict(str, str)? metadata=None, *, bool checksum=False) -> Tensor"),
+      TORCH_FN(save));
   define(m, touches_files("keys(str filename) -> str[]"), TORCH_FN(keys));
   define(m, touches_files("metadata(str filename) -> Dict(str, str)"), TORCH_FN(metadata));
   define(m,
          touches_files("load_tensor(str filename, str name, Device device='cpu', *, str backend='auto', "
-                       "str? expect=None) -> Tensor"),
+                       "str? expect=None, bool verify=False) -> Tensor"),
          TORCH_FN(tensors::load_expected_tensor));
   define(m,
          touches_files("load_tensors(str filename, str[] names, Device device='cpu', *, str backend='auto', "
-                       "str[]? expect=None, bool exact=False) -> Tensor[]"),
+                       "str[]? expect=None, bool exact=False, bool verify=False) -> Tensor[]"),
          TORCH_FN(tensors::load_expected));
   define(m,
          touches_files("save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, "
-                       "bool fsync=False) -> ()"),
+                       "bool fsync=False, bool checksum=False) -> ()"),
          TORCH_FN(tensors::save_tensors));
   // An annotated schema is right for a single tensor, also in order with the saves around it.
   define(m,
@@ -87,22 +92,25 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
 
   // For the Python package alone.
   define(m, touches_files("_version() -> str"), TORCH_FN(version));
+  define(m, touches_files("_verify(str filename) -> ()"), TORCH_FN(tensors::verify_file));
   define(m, touches_files("_signatures(str filename) -> (str[], str[])"), TORCH_FN(tensors::signatures));
   m.class_<tensors::PythonLoad>("_PythonLoad").def("take", &tensors::PythonLoad::take);
-  define(
-      m,
-      touches_files("_load_file(str filename, Device device, str backend, int? threads, int? ring_size) -> "
-                    "(str[], Tensor[], __torch__.torch.classes.safetensors._PythonLoad?)"),
-      TORCH_FN(tensors::python_load_file));
   define(m,
-         touches_files("_load(Tensor data, Device device, bool copy) -> "
+         touches_files("_load_file(str filename, Device device, str backend, int? threads, int? ring_size, "
+                       "bool verify) -> "
+                       "(str[], Tensor[], __torch__.torch.classes.safetensors._PythonLoad?)"),
+         TORCH_FN(tensors::python_load_file));
+  define(m,
+         touches_files("_load(Tensor data, Device device, bool copy, bool verify) -> "
                        "(str[], Tensor[], __torch__.torch.classes.safetensors._PythonLoad?)"),
          TORCH_FN(tensors::python_load));
-  define(m, touches_files("_saved_size(Dict(str, Tensor) tensors, Dict(str, str)? metadata) -> int"),
-         TORCH_FN(tensors::saved_size));
+  define(
+      m,
+      touches_files("_saved_size(Dict(str, Tensor) tensors, Dict(str, str)? metadata, bool checksum) -> int"),
+      TORCH_FN(tensors::saved_size));
   define(m,
          touches_files("_save_file(str filename, str names, int[] name_sizes, Tensor[][] tensors, "
-                       "Dict(str, str)? metadata, bool fsync) -> str"),
+                       "Dict(str, str)? metadata, bool fsync, bool checksum) -> str"),
          TORCH_FN(tensors::save_file_for_python));
   define(m,
          touches_files("_save_small(str names, int[] name_sizes, Tensor[][] tensors, "
@@ -118,7 +126,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(modules::check_model_dict));
   define(m,
          touches_files("_save_model(str filename, str names, int[] name_sizes, Tensor[][] tensors, "
-                       "Dict(str, str)? metadata, bool force_contiguous, bool fsync) -> str"),
+                       "Dict(str, str)? metadata, bool force_contiguous, bool fsync, bool checksum) -> str"),
          TORCH_FN(modules::save_model_for_python));
 
   m.class_<tensors::SafeOpen>("SafeOpen")
@@ -157,7 +165,8 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       .def("take_any", &tensors::Prefetch::take_any)
       .def("close", &tensors::Prefetch::close);
   m.class_<tensors::PythonSave>("_PythonSave")
-      .def(torch::init<std::string, std::vector<int64_t>, tensors::WrappedTensors, std::optional<Metadata>>())
+      .def(torch::init<std::string, std::vector<int64_t>, tensors::WrappedTensors, std::optional<Metadata>,
+                       bool>())
       .def("size", &tensors::PythonSave::size)
       .def("write_to", &tensors::PythonSave::write_to);
 }

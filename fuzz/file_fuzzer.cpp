@@ -1,4 +1,5 @@
-// Whole files: bytes, a mapped file and a file that is read are refused for the same reason or give the same tensors.
+// Whole files: bytes, a mapped file and a file that is read are refused for the same reason or give the same
+// tensors.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -36,7 +37,8 @@ Outcome outcome_of(std::string_view source, const Load& load) {
 }
 
 bool same_bytes(const at::Tensor& a, const at::Tensor& b) {
-  return a.nbytes() == b.nbytes() && (a.nbytes() == 0 || std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0);
+  return a.nbytes() == b.nbytes() &&
+         (a.nbytes() == 0 || std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0);
 }
 
 void require_same(const Outcome& a, const Outcome& b) {

@@ -12,8 +12,8 @@
 namespace torch_safetensors::fuzz {
 
 inline bool same_tensor(const format::TensorEntry& a, const format::TensorEntry& b) {
-  return a.name == b.name && a.dtype == b.dtype && std::ranges::equal(a.shape, b.shape) && a.begin == b.begin &&
-         a.end == b.end;
+  return a.name == b.name && a.dtype == b.dtype && std::ranges::equal(a.shape, b.shape) &&
+         a.begin == b.begin && a.end == b.end;
 }
 
 /// What every `Header` promises to those who hold one.
@@ -52,7 +52,8 @@ inline void require_round_trip(const format::Header& header) {
   for (size_t i = 0; i < specs.size(); ++i) {
     const format::TensorEntry& tensor = again.tensors()[i];
     const format::TensorSpec& spec = specs[written.order[i]];
-    require(tensor.name == spec.name && tensor.dtype == spec.dtype && std::ranges::equal(tensor.shape, spec.shape),
+    require(tensor.name == spec.name && tensor.dtype == spec.dtype &&
+                std::ranges::equal(tensor.shape, spec.shape),
             "tensors are written in the order that is announced");
   }
 }

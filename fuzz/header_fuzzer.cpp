@@ -1,4 +1,5 @@
-// The JSON of a header: both readers agree, what they accept keeps its promises, and written again means the same.
+// The JSON of a header: both readers agree, what they accept keeps its promises, and written again means the
+// same.
 #include <cstddef>
 #include <cstdint>
 #include <optional>

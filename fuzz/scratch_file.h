@@ -15,7 +15,8 @@ namespace torch_safetensors::fuzz {
 /// A file in memory whose content is put in place for each input.
 class ScratchFile {
  public:
-  ScratchFile() : descriptor_(memfd_create("input", 0)), path_("/proc/self/fd/" + std::to_string(descriptor_)) {
+  ScratchFile()
+      : descriptor_(memfd_create("input", 0)), path_("/proc/self/fd/" + std::to_string(descriptor_)) {
     require(descriptor_ >= 0, "there is a file to write to");
   }
 

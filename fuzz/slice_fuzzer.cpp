@@ -1,4 +1,5 @@
-// Parts of a tensor: read from a file they are what torch's own indexing makes of the whole, or refused as there.
+// Parts of a tensor: read from a file they are what torch's own indexing makes of the whole, or refused as
+// there.
 #include <ATen/ATen.h>
 #include <fuzzer/FuzzedDataProvider.h>
 
@@ -40,15 +41,17 @@ std::optional<at::Tensor> unless_refused(const Read& read) {
 
 void require_same(const std::optional<at::Tensor>& part, const std::optional<at::Tensor>& expected) {
   require(part.has_value() == expected.has_value(), "a part is refused where torch refuses it");
-  require(!part || (part->sizes() == expected->sizes() && part->is_contiguous() && at::equal(*part, *expected)),
-          "a part is what torch makes of the whole");
+  require(
+      !part || (part->sizes() == expected->sizes() && part->is_contiguous() && at::equal(*part, *expected)),
+      "a part is what torch makes of the whole");
 }
 
 void check_slice(FuzzedDataProvider& input, const SafeOpen& file, const at::Tensor& whole) {
   const auto dim = input.ConsumeIntegralInRange<int64_t>(-5, 5);
   const std::optional<int64_t> start = any_bound(input);
   const std::optional<int64_t> end = any_bound(input);
-  const int64_t step = input.ConsumeBool() ? input.ConsumeIntegralInRange<int64_t>(-2, 5) : input.ConsumeIntegral<int64_t>();
+  const int64_t step =
+      input.ConsumeBool() ? input.ConsumeIntegralInRange<int64_t>(-2, 5) : input.ConsumeIntegral<int64_t>();
   require_same(unless_refused([&] { return file.get_slice("x", dim, start, end, step); }),
                unless_refused([&] { return whole.slice(dim, start, end, step).contiguous(); }));
 }
@@ -57,10 +60,13 @@ void check_view(FuzzedDataProvider& input, const SafeOpen& file, const at::Tenso
   std::vector<int64_t> sizes(input.ConsumeIntegralInRange<size_t>(0, 5));
   std::vector<int64_t> strides(sizes.size());
   for (size_t i = 0; i < sizes.size(); ++i) {
-    sizes[i] = input.ConsumeBool() ? input.ConsumeIntegralInRange<int64_t>(-1, 8) : input.ConsumeIntegral<int64_t>();
-    strides[i] = input.ConsumeBool() ? input.ConsumeIntegralInRange<int64_t>(-1, 50) : input.ConsumeIntegral<int64_t>();
+    sizes[i] =
+        input.ConsumeBool() ? input.ConsumeIntegralInRange<int64_t>(-1, 8) : input.ConsumeIntegral<int64_t>();
+    strides[i] = input.ConsumeBool() ? input.ConsumeIntegralInRange<int64_t>(-1, 50)
+                                     : input.ConsumeIntegral<int64_t>();
   }
-  const int64_t offset = input.ConsumeBool() ? input.ConsumeIntegralInRange<int64_t>(-1, 50) : input.ConsumeIntegral<int64_t>();
+  const int64_t offset =
+      input.ConsumeBool() ? input.ConsumeIntegralInRange<int64_t>(-1, 50) : input.ConsumeIntegral<int64_t>();
   const auto part = unless_refused([&] { return file.get_view("x", sizes, strides, offset); });
   const auto expected = unless_refused([&] { return whole.as_strided(sizes, strides, offset).contiguous(); });
   if (part && expected) {
@@ -76,9 +82,9 @@ std::vector<uint8_t> file_of(const at::Tensor& tensor, const std::string& dtype,
   for (const int64_t dim : tensor.sizes()) {
     shape += (shape.empty() ? "" : ",") + std::to_string(dim);
   }
-  const std::string json = R"({"gap":{"dtype":"U8","shape":[)" + std::to_string(gap) + R"(],"data_offsets":[0,)" +
-                           std::to_string(gap) + R"(]},"x":{"dtype":")" + dtype + R"(","shape":[)" + shape +
-                           R"(],"data_offsets":[)" + std::to_string(gap) + "," +
+  const std::string json = R"({"gap":{"dtype":"U8","shape":[)" + std::to_string(gap) +
+                           R"(],"data_offsets":[0,)" + std::to_string(gap) + R"(]},"x":{"dtype":")" + dtype +
+                           R"(","shape":[)" + shape + R"(],"data_offsets":[)" + std::to_string(gap) + "," +
                            std::to_string(gap + tensor.nbytes()) + "]}}";
   std::vector<uint8_t> file(8 + json.size() + gap + tensor.nbytes());
   const uint64_t size = json.size();

@@ -19,7 +19,8 @@ struct Tensor {
 std::vector<Tensor> any_tensors(FuzzedDataProvider& input) {
   std::vector<Tensor> tensors(input.ConsumeIntegralInRange<size_t>(0, 8));
   for (Tensor& tensor : tensors) {
-    tensor.dtype = static_cast<format::DType>(input.ConsumeIntegralInRange<size_t>(0, format::kDTypeCount - 1));
+    tensor.dtype =
+        static_cast<format::DType>(input.ConsumeIntegralInRange<size_t>(0, format::kDTypeCount - 1));
     tensor.shape.resize(input.ConsumeIntegralInRange<size_t>(0, 5));
     for (int64_t& dim : tensor.shape) {
       const bool is_small = input.ConsumeBool();
@@ -49,7 +50,8 @@ void check(FuzzedDataProvider& input) {
   }
   const format::Metadata metadata = std::move(builder).build();
   try {
-    const format::SerializedHeader written = format::serialize_header(specs, has_metadata ? &metadata : nullptr);
+    const format::SerializedHeader written =
+        format::serialize_header(specs, has_metadata ? &metadata : nullptr);
     require(written.bytes.size() % 8 == 0, "the data begins at a multiple of eight bytes");
     const format::Header header =
         format::parse_header(std::string_view(written.bytes).substr(format::kPrefixSize), written.data_size);

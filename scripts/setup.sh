@@ -15,6 +15,7 @@ command -v "$base_python" >/dev/null || die "no Python: install Python 3.10 or n
   die "$("$base_python" -V) is too old: Python 3.10 or newer is needed (make PYTHON=python3.11 ...)"
 
 has_rapidjson() { [ -f "${RAPIDJSON_INCLUDE_DIR:-}/rapidjson/reader.h" ] || has_header rapidjson/reader.h; }
+has_xxhash() { [ -f "${XXHASH_INCLUDE_DIR:-}/xxhash.h" ] || has_header xxhash.h; }
 has_gtest() { [ "$group" = build ] || has_header gtest/gtest.h; }
 has_clang() { [ "$group" != fuzz ] || command -v clang++-19 >/dev/null && command -v llvm-cov-19 >/dev/null; }
 has_venv() { [ -x "$python" ] || "$base_python" -c 'import ensurepip, venv' 2>/dev/null; }
@@ -24,6 +25,7 @@ sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
 }
 missing_packages() {
   has_rapidjson || echo rapidjson-dev
+  has_xxhash || echo libxxhash-dev
   has_gtest || echo libgtest-dev
   has_clang || echo clang-19 libclang-rt-19-dev llvm-19
   has_venv || echo python3-venv
@@ -43,6 +45,7 @@ if [ -n "$missing" ]; then
   if [ -n "$missing" ]; then say "missing, please install: apt-get install $missing"; fi
   case " $missing " in
     *" rapidjson-dev "*) die "RapidJSON is missing (rapidjson-dev, or RAPIDJSON_INCLUDE_DIR)" ;;
+    *" libxxhash-dev "*) die "xxHash is missing (libxxhash-dev, or XXHASH_INCLUDE_DIR)" ;;
     *" clang-19 "*) die "clang 19 with libFuzzer is missing" ;;
     *" python3-venv "*) die "python3-venv is missing" ;;
   esac

@@ -39,6 +39,7 @@ def load_file(
     backend: str = "auto",
     threads: int | None = None,
     ring_size: int | None = None,
+    verify: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Loads all tensors of a file.
 
@@ -53,6 +54,8 @@ def load_file(
             as there are cores.
         ring_size: bytes of host memory, pinned where the device can, through which tensors travel to it; by default
             ``$TORCH_SAFETENSORS_RING_SIZE``, or 256 MiB.
+        verify: compare the data with the checksums that the file was saved with (``save_file(..., checksum=True)``),
+            before it returns. Reads all of it; what goes to another device is read twice.
 
     Returns:
         The tensors by name, in the order of their data in the file. Each has a storage of its own of exactly its
@@ -60,40 +63,43 @@ def load_file(
 
     Raises:
         OSError: what the operating system reports, e.g. ``FileNotFoundError``.
-        SafetensorError: the file is malformed.
+        SafetensorError: the file is malformed; or with ``verify`` a tensor is damaged, or there are no checksums.
         ValueError: an unknown backend, a NUL in the name, numbers that are not positive.
 
     In a compiled or exported graph the names, dtypes and shapes become constants, and running the graph on a file that
     differs in them raises.
     """
     if _graphs.is_tracing():
-        return _graphs.load_file(filename, device, backend=backend)  # tuned by the environment alone
+        return _graphs.load_file(filename, device, backend=backend, verify=verify)  # tuned by the environment alone
     arguments = operator_filename(filename), operator_device(device)
     try:
-        return _to_dict(*_ops._load_file(*arguments, backend, threads, ring_size))
+        return _to_dict(*_ops._load_file(*arguments, backend, threads, ring_size, verify))
     except RuntimeError as error:
         raise translate(error, filename) from None
 
 
-def load(data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True) -> dict[str, torch.Tensor]:
+def load(
+    data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True, verify: bool = False
+) -> dict[str, torch.Tensor]:
     """Loads all tensors from the bytes of a file.
 
     Args:
         data: bytes, bytearray, memoryview, anything else with a buffer, or a 1-D uint8 tensor.
         device: where the tensors shall be; everything ``torch.device`` takes.
         copy: False makes the tensors alias ``data``, on the CPU, and keep it alive. Writable sources only.
+        verify: see :func:`load_file`.
 
     Returns:
         The tensors by name, in the order of their data.
 
     Raises:
-        SafetensorError: the bytes are malformed.
+        SafetensorError: the bytes are malformed, or not what ``verify`` asks for.
         TypeError: ``data`` has no buffer.
         ValueError: ``copy=False`` with a source that is read-only or not aligned, or with another device.
     """
     try:
         with as_tensor(data, writable=not copy) as tensor:
-            return _to_dict(*_ops._load(tensor, operator_device(device), copy))
+            return _to_dict(*_ops._load(tensor, operator_device(device), copy, verify))
     except RuntimeError as error:
         raise translate(error) from None
 
@@ -106,17 +112,19 @@ def _to_dict(names: list[str], tensors: list[torch.Tensor], many: Any) -> dict[s
         return dict(zip(split_names(names, separator), tensors, strict=True))
 
 
-def load_tensor(filename: PathLike, name: str, device: DeviceLike = "cpu", *, backend: str = "auto") -> torch.Tensor:
+def load_tensor(
+    filename: PathLike, name: str, device: DeviceLike = "cpu", *, backend: str = "auto", verify: bool = False
+) -> torch.Tensor:
     """Loads one tensor of a file; arguments and errors as for :func:`load_file`.
 
     Raises:
         SafetensorError: also if the file does not hold ``name``.
     """
     if _graphs.is_tracing():
-        return _graphs.load_tensor(filename, name, device, backend=backend)
+        return _graphs.load_tensor(filename, name, device, backend=backend, verify=verify)
     arguments = operator_filename(filename), operator_name(name), operator_device(device)
     try:
-        tensor: torch.Tensor = _ops.load_tensor(*arguments, backend=backend)
+        tensor: torch.Tensor = _ops.load_tensor(*arguments, backend=backend, verify=verify)
     except RuntimeError as error:
         raise translate(error, filename) from None
     return tensor
@@ -128,6 +136,7 @@ def save_file(
     metadata: Mapping[str, str] | None = None,
     *,
     fsync: bool = False,
+    checksum: bool = False,
 ) -> None:
     """Saves tensors to a file, which appears under its name only when it is whole.
 
@@ -137,6 +146,9 @@ def save_file(
             written through.
         metadata: text to go with it; written sorted by key.
         fsync: also make it durable before returning.
+        checksum: record a checksum of each tensor in the metadata (XXH3, 128 bits, under
+            ``torch_safetensors.xxh3_128``), for ``load_file(..., verify=True)``. Without it such an entry of
+            ``metadata``, which is another file's, is left out.
 
     Raises:
         OSError: what the operating system reports; an existing file is then as it was.
@@ -147,30 +159,32 @@ def save_file(
         TypeError: names or metadata that are not str.
     """
     if _graphs.is_tracing():
-        _graphs.save_file(tensors, filename, metadata, fsync=fsync)
+        _graphs.save_file(tensors, filename, metadata, fsync=fsync, checksum=checksum)
         return
     named = operator_tensors(tensors)
     path = operator_filename(filename)
     try:
-        warning = _ops._save_file.default(path, *named, operator_metadata(metadata), fsync)
+        warning = _ops._save_file.default(path, *named, operator_metadata(metadata), fsync, checksum)
     except RuntimeError as error:
         raise translate(error, filename) from None
     if warning:
         warnings.warn(warning, stacklevel=2)
 
 
-def save(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+def save(
+    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None, *, checksum: bool = False
+) -> bytes:
     """Saves tensors to bytes; arguments and errors as for :func:`save_file`.
 
     Returns:
         What :func:`save_file` would write. Nothing of its size is allocated beside it, but for a small one.
     """
     arguments = *operator_tensors(tensors), operator_metadata(metadata)
-    if len(tensors) <= _MAX_SMALL_TENSORS and not _graphs.is_tracing():
+    if len(tensors) <= _MAX_SMALL_TENSORS and not checksum and not _graphs.is_tracing():
         small: torch.Tensor = _ops._save_small.default(*arguments, _MAX_SMALL_SIZE)
         if small.numel() > 0:
             return bytes_of(small)
-    plan = torch.classes.safetensors._PythonSave(*arguments)
+    plan = torch.classes.safetensors._PythonSave(*arguments, checksum)
     data, memory = new_bytes(plan.size())
     plan.write_to(memory)
     return data

@@ -60,10 +60,14 @@ def _flat_metadata(metadata: Mapping[str, str] | None) -> list[str] | None:
     return [text for pair in sorted(checked.items()) for text in pair]
 
 
-def load_file(filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto") -> dict[str, torch.Tensor]:
+def load_file(
+    filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto", verify: bool = False
+) -> dict[str, torch.Tensor]:
     path = _path(filename)
     names, expect = _signatures(path)
-    tensors = _ops.load_tensors(path, names, operator_device(device), backend=backend, expect=expect, exact=True)
+    tensors = _ops.load_tensors(
+        path, names, operator_device(device), backend=backend, expect=expect, exact=True, verify=verify
+    )
     return dict(zip(names, tensors, strict=True))
 
 
@@ -74,11 +78,14 @@ def load_tensor(
     *,
     backend: str = "auto",
     expect: str | None = None,
+    verify: bool = False,
 ) -> torch.Tensor:
     path = _path(filename)
     if expect is None:
         expect = _signatures_of(path, [name])[0]
-    tensor: torch.Tensor = _ops.load_tensor(path, name, operator_device(device), backend=backend, expect=expect)
+    tensor: torch.Tensor = _ops.load_tensor(
+        path, name, operator_device(device), backend=backend, expect=expect, verify=verify
+    )
     return tensor
 
 
@@ -90,11 +97,12 @@ def load_tensors(
     backend: str = "auto",
     expect: list[str] | None = None,
     exact: bool = False,
+    verify: bool = False,
 ) -> list[torch.Tensor]:
     if expect is None:
         expect = _signatures_of(filename, names)
     tensors: list[torch.Tensor] = _ops.load_tensors(
-        filename, names, operator_device(device), backend=backend, expect=expect, exact=exact
+        filename, names, operator_device(device), backend=backend, expect=expect, exact=exact, verify=verify
     )
     return tensors
 
@@ -105,6 +113,7 @@ def save_file(
     metadata: Mapping[str, str] | None = None,
     *,
     fsync: bool = False,
+    checksum: bool = False,
 ) -> None:
     _ops.save_tensors(
         _path(filename),
@@ -112,6 +121,7 @@ def save_file(
         list(tensors.values()),
         None if metadata is None else _flat_metadata(metadata),
         fsync=fsync,
+        checksum=checksum,
     )
 
 
@@ -137,6 +147,7 @@ def _fake_load_tensors(
     backend: str = "auto",
     expect: list[str] | None = None,
     exact: bool = False,
+    verify: bool = False,
 ) -> list[torch.Tensor]:
     if expect is None and _torch_private.is_being_traced():
         raise _untraceable("load_tensors")
@@ -152,6 +163,7 @@ def _fake_load_tensor(
     *,
     backend: str = "auto",
     expect: str | None = None,
+    verify: bool = False,
 ) -> torch.Tensor:
     expectations = None if expect is None else [expect]
     return _fake_load_tensors(filename, [name], device, backend=backend, expect=expectations)[0]
@@ -162,6 +174,7 @@ def _fake_load_file(
     device: torch.device = torch.device("cpu"),  # noqa: B008 (immutable)
     *,
     backend: str = "auto",
+    verify: bool = False,
 ) -> dict[str, torch.Tensor]:
     if _torch_private.is_being_traced():
         raise _untraceable("load_file")
@@ -178,11 +191,13 @@ def _leaves_the_graph(name: str, reason: str) -> Callable[..., Any]:
     return refuse
 
 
-def _fake_save(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> torch.Tensor:
+def _fake_save(
+    tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, *, checksum: bool = False
+) -> torch.Tensor:
     shapes = {name: [int(size) for size in tensor.shape] for name, tensor in tensors.items()}
     with outside_of_modes():
         empty = {name: torch.empty(shapes[name], dtype=tensor.dtype, device="meta") for name, tensor in tensors.items()}
-        size = _ops._saved_size(empty, metadata)
+        size = _ops._saved_size(empty, metadata, checksum)
     return torch.empty(size, dtype=torch.uint8, device="cpu")
 
 
@@ -229,6 +244,7 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "_load_file": _leaves_the_graph("_load_file", "it checks nothing when it runs"),
     "_save_file": _leaves_the_graph("_save_file", "it is for eager code"),
     "_save_small": _leaves_the_graph("_save_small", "it is for eager code"),
+    "_verify": _leaves_the_graph("_verify", _EAGER_ONLY),
     "_load_model": _leaves_the_graph("_load_model", _EAGER_ONLY),
     "_check_model": _leaves_the_graph("_check_model", _EAGER_ONLY),
     "_save_model": _leaves_the_graph("_save_model", _EAGER_ONLY),

@@ -36,6 +36,7 @@ def load_model(
     *,
     backend: str = "auto",
     assign: bool = False,
+    verify: bool = False,
 ) -> tuple[list[str], list[str]]:
     """Loads a file into a model's parameters and persistent buffers.
 
@@ -51,6 +52,7 @@ def load_model(
         backend: see :func:`load_file`.
         assign: put the file's tensors in place of the model's, with the file's dtypes, as
             ``load_state_dict(assign=True)`` does. A model built on ``meta`` loads without a copy, and ties stay ties.
+        verify: see :func:`load_file`. The file is read once more for it, before anything is written.
 
     Returns:
         The names that the file does not hold, and those that the model does not have; both sorted. Of tensors that
@@ -62,6 +64,8 @@ def load_model(
         OSError: what the operating system reports.
     """
     device = operator_device(device)
+    if verify:
+        _verify(filename)
     # Only torch's own method is sure to take an argument.
     own_names = type(model).state_dict is torch.nn.Module.state_dict
     state = model.state_dict(keep_vars=True) if own_names else model.state_dict()
@@ -72,6 +76,14 @@ def load_model(
     return _check_or_load(_ops._load_model, model, state, filename, strict, backend)
 
 
+def _verify(filename: PathLike) -> None:
+    path = operator_filename(filename)
+    try:
+        _ops._verify(path)
+    except RuntimeError as error:
+        raise translate(error, filename) from None
+
+
 def save_model(
     model: torch.nn.Module,
     filename: PathLike,
@@ -79,6 +91,7 @@ def save_model(
     force_contiguous: bool = True,
     *,
     fsync: bool = False,
+    checksum: bool = False,
 ) -> None:
     """Saves a model's parameters and persistent buffers.
 
@@ -92,6 +105,7 @@ def save_model(
         metadata: text to go with it; not changed.
         force_contiguous: False refuses tensors that are not contiguous instead of packing them.
         fsync: see :func:`save_file`.
+        checksum: see :func:`save_file`.
 
     Raises:
         ValueError: extra state that is not a tensor, and what :func:`save_file` refuses.
@@ -106,7 +120,7 @@ def save_model(
             )
     arguments = operator_filename(filename), *operator_tensors(state), operator_metadata(metadata)
     try:
-        warning = _ops._save_model(*arguments, force_contiguous, fsync)
+        warning = _ops._save_model(*arguments, force_contiguous, fsync, checksum)
     except ValueError as error:
         if force_contiguous or "not contiguous" not in str(error):
             raise

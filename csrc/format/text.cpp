@@ -113,6 +113,16 @@ uint64_t sortable_prefix(std::string_view text) {
   return __builtin_bswap64(word);
 }
 
+std::string signature(DType dtype, std::span<const int64_t> shape) {
+  std::string text(dtype_name(dtype));
+  char separator = '[';
+  for (const int64_t size : shape) {
+    text += separator + std::to_string(size);
+    separator = ',';
+  }
+  return text + (shape.empty() ? "[]" : "]");
+}
+
 std::string describe(DType dtype, std::span<const int64_t> shape) {
   std::string text(dtype_name(dtype));
   text += " [";

@@ -29,6 +29,9 @@ bool has_surrogate(std::string_view text);
 /// with the smaller number sorts before the other.
 uint64_t sortable_prefix(std::string_view text);
 
+/// `F32[2,2]`, to be compared: all that the header says of a tensor but where it lies.
+std::string signature(DType dtype, std::span<const int64_t> shape);
+
 /// `F32 [2, 2]`, for error messages; of more than 16 dimensions the first ones and their number.
 std::string describe(DType dtype, std::span<const int64_t> shape);
 

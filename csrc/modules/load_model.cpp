@@ -222,7 +222,8 @@ LoadModelResult check_model(const Model& model, const std::string& filename, boo
 }
 
 LoadModelResult load_model(const Model& model, const std::string& filename, bool strict,
-                           std::string_view backend, const std::unordered_set<std::string>& may_be_missing) {
+                           std::string_view backend, const std::unordered_set<std::string>& may_be_missing,
+                           bool verify) {
   const at::NoGradGuard no_grad;
   const OpenFile file(filename, backend);
   Match match = match_names(model, file, may_be_missing);
@@ -230,6 +231,9 @@ LoadModelResult load_model(const Model& model, const std::string& filename, bool
   for (const Target& target : match.targets) {
     tensors::check_writable(target.out, tensors::tensor_type(file.source(), *target.entry).dtype,
                             file.source() + ": tensor " + format::in_quotes(target.entry->name));
+  }
+  if (verify) {
+    file.verify();
   }
   tensors::write_into(file, match.targets);
   return std::move(match.names);

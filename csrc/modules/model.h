@@ -21,7 +21,7 @@ struct Model {
 /// missing.
 LoadModelResult load_model(const Model& model, const std::string& filename, bool strict,
                            std::string_view backend,
-                           const std::unordered_set<std::string>& may_be_missing = {});
+                           const std::unordered_set<std::string>& may_be_missing = {}, bool verify = false);
 
 /// The checks of `load_model` alone, for a model whose tensors will be replaced rather than written to:
 /// names, shapes, ties. Tensors may be on the meta device.
@@ -32,6 +32,6 @@ LoadModelResult check_model(const Model& model, const std::string& filename, boo
 /// does.
 [[nodiscard]] std::string save_model(Model model, const std::string& filename,
                                      const std::optional<Metadata>& metadata, bool force_contiguous,
-                                     bool fsync);
+                                     bool fsync, bool checksum);
 
 }  // namespace torch_safetensors::modules

@@ -20,13 +20,14 @@ modules::Model to_model(const torch::nn::Module& module) {
 }  // namespace
 
 LoadModelResult load_model(torch::nn::Module& model, const std::string& filename, bool strict,
-                           std::string_view backend) {
-  return modules::load_model(to_model(model), filename, strict, backend);
+                           std::string_view backend, bool verify) {
+  return modules::load_model(to_model(model), filename, strict, backend, {}, verify);
 }
 
 void save_model(const torch::nn::Module& model, const std::string& filename,
-                const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync) {
-  tensors::warn_of(modules::save_model(to_model(model), filename, metadata, force_contiguous, fsync));
+                const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync, bool checksum) {
+  tensors::warn_of(
+      modules::save_model(to_model(model), filename, metadata, force_contiguous, fsync, checksum));
 }
 
 }  // namespace torch_safetensors

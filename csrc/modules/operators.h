@@ -27,6 +27,7 @@ NameLists check_model_dict(const std::string& filename, const std::string& class
 std::string save_model_for_python(const std::string& filename, const std::string& names,
                                   const std::vector<int64_t>& name_sizes,
                                   const tensors::WrappedTensors& tensors,
-                                  const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync);
+                                  const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync,
+                                  bool checksum);
 
 }  // namespace torch_safetensors::modules

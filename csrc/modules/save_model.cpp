@@ -8,7 +8,7 @@
 namespace torch_safetensors::modules {
 
 std::string save_model(Model model, const std::string& filename, const std::optional<Metadata>& metadata,
-                       bool force_contiguous, bool fsync) {
+                       bool force_contiguous, bool fsync, bool checksum) {
   const tensors::DroppedNames dropped = tensors::find_dropped_names(model.tensors);
   std::optional<format::Metadata> pairs = tensors::to_format(metadata);
   if (!dropped.empty()) {
@@ -32,7 +32,7 @@ std::string save_model(Model model, const std::string& filename, const std::opti
       }
     }
   }
-  return tensors::SavePlan(std::move(model.tensors), pairs, tensors::Overlap::kWrittenTwice)
+  return tensors::SavePlan(std::move(model.tensors), pairs, checksum, tensors::Overlap::kWrittenTwice)
       .write_to(filename, fsync);
 }
 

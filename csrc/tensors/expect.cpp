@@ -11,13 +11,7 @@ namespace tensors {
 namespace {
 
 std::string signature(const format::TensorEntry& entry) {
-  std::string text(format::dtype_name(entry.dtype));
-  char separator = '[';
-  for (const int64_t size : entry.shape) {
-    text += separator + std::to_string(size);
-    separator = ',';
-  }
-  return text + (entry.shape.empty() ? "[]" : "]");
+  return format::signature(entry.dtype, entry.shape);
 }
 
 void check_signature(const OpenFile& file, const format::TensorEntry& entry, const std::string& expect) {
@@ -55,7 +49,8 @@ std::tuple<std::vector<std::string>, std::vector<std::string>> signatures(const 
 
 std::vector<at::Tensor> load_expected(const std::string& filename, const std::vector<std::string>& names,
                                       at::Device device, std::string_view backend,
-                                      const std::optional<std::vector<std::string>>& expect, bool exact) {
+                                      const std::optional<std::vector<std::string>>& expect, bool exact,
+                                      bool verify) {
   TORCH_CHECK_VALUE(!expect || expect->size() == names.size(), "expect has ", expect ? expect->size() : 0,
                     " entries for ", names.size(), " names");
   const OpenFile file(filename, backend);
@@ -70,23 +65,24 @@ std::vector<at::Tensor> load_expected(const std::string& filename, const std::ve
   if (exact) {
     check_exact(file, names);
   }
-  return file.read(entries, device);
+  return file.read(entries, device, {}, verify);
 }
 
 at::Tensor load_expected_tensor(const std::string& filename, const std::string& name, at::Device device,
-                                std::string_view backend, const std::optional<std::string>& expect) {
+                                std::string_view backend, const std::optional<std::string>& expect,
+                                bool verify) {
   std::optional<std::vector<std::string>> expectations;
   if (expect) {
     expectations = {*expect};
   }
-  return load_expected(filename, {name}, device, backend, expectations, /*exact=*/false).front();
+  return load_expected(filename, {name}, device, backend, expectations, /*exact=*/false, verify).front();
 }
 
 }  // namespace tensors
 
 std::vector<at::Tensor> load_tensors(const std::string& filename, const std::vector<std::string>& names,
-                                     at::Device device, std::string_view backend) {
-  return tensors::load_expected(filename, names, device, backend, std::nullopt, false);
+                                     at::Device device, std::string_view backend, bool verify) {
+  return tensors::load_expected(filename, names, device, backend, std::nullopt, /*exact=*/false, verify);
 }
 
 }  // namespace torch_safetensors

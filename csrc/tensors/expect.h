@@ -17,13 +17,15 @@ std::tuple<std::vector<std::string>, std::vector<std::string>> signatures(const 
 
 /// Loads `names`. `expect` holds what the header must say of each; `exact` means that the file must hold
 /// these names and no others. Both are checked before any byte is used. Throws SafetensorError with both
-/// forms.
+/// forms. `verify` compares their bytes with the file's checksums (checksums.h).
 std::vector<at::Tensor> load_expected(const std::string& filename, const std::vector<std::string>& names,
                                       at::Device device, std::string_view backend,
-                                      const std::optional<std::vector<std::string>>& expect, bool exact);
+                                      const std::optional<std::vector<std::string>>& expect, bool exact,
+                                      bool verify);
 
 /// The same for one tensor.
 at::Tensor load_expected_tensor(const std::string& filename, const std::string& name, at::Device device,
-                                std::string_view backend, const std::optional<std::string>& expect);
+                                std::string_view backend, const std::optional<std::string>& expect,
+                                bool verify);
 
 }  // namespace torch_safetensors::tensors

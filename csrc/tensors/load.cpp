@@ -4,6 +4,7 @@
 
 #include "format/text.h"
 #include "io/parallel_copy.h"
+#include "tensors/checksums.h"
 #include "tensors/device_load.h"
 #include "tensors/open_file.h"
 #include "tensors/source.h"
@@ -44,6 +45,14 @@ std::optional<std::vector<at::Tensor>> load_bytes_to(const format::Header& heade
   return load_to_device(MemoryBytes(bytes), wanted, device, {});
 }
 
+void verify_all(const format::Header& header, std::span<const std::byte> bytes) {
+  std::vector<const format::TensorEntry*> entries;
+  for (const format::TensorEntry& entry : header.tensors()) {
+    entries.push_back(&entry);
+  }
+  verify_bytes(kBytes, header, entries, MemoryBytes(bytes), 0);
+}
+
 void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
   TORCH_CHECK_VALUE(data.scalar_type() == at::kByte && data.dim() == 1,
                     "data must be a 1-D uint8 tensor, not ", data.scalar_type(), " of shape ", data.sizes());
@@ -80,13 +89,13 @@ Metadata metadata_of(const format::Header& header) {
 }
 
 Loaded load_all(const std::string& filename, at::Device device, std::string_view backend,
-                const TransferOptions& options) {
+                const TransferOptions& options, bool verify) {
   OpenFile file(filename, backend);
-  std::vector<at::Tensor> tensors = file.read_all(device, options);
+  std::vector<at::Tensor> tensors = file.read_all(device, options, verify);
   return {std::move(file).take_header(), std::move(tensors)};
 }
 
-Loaded load_all(const at::Tensor& data, at::Device device, bool copy) {
+Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verify) {
   check_buffer(data, device, copy);
   const at::Tensor buffer = data.cpu().contiguous();
   const std::span<const std::byte> bytes = readable_bytes(buffer);
@@ -95,6 +104,9 @@ Loaded load_all(const at::Tensor& data, at::Device device, bool copy) {
   const uint64_t data_begin = format::kPrefixSize + header_size;
   format::Header header =
       parse_header_of(kBytes, text.substr(format::kPrefixSize, header_size), text.size() - data_begin);
+  if (verify) {
+    verify_all(header, bytes.subspan(data_begin));
+  }
   if (!device.is_cpu() && !device.is_meta()) {
     if (auto tensors = load_bytes_to(header, bytes.subspan(data_begin), device)) {
       return {std::move(header), std::move(*tensors)};
@@ -125,20 +137,23 @@ Loaded load_all(const at::Tensor& data, at::Device device, bool copy) {
   return {std::move(header), to_device(std::move(tensors), device)};
 }
 
+void verify_file(const std::string& filename) { OpenFile(filename, "auto").verify(); }
+
 }  // namespace tensors
 
-TensorDict load_file(const std::string& filename, at::Device device, std::string_view backend) {
-  return tensors::to_dict(tensors::load_all(filename, device, backend));
+TensorDict load_file(const std::string& filename, at::Device device, std::string_view backend, bool verify) {
+  return tensors::to_dict(tensors::load_all(filename, device, backend, {}, verify));
 }
 
-TensorDict load(const at::Tensor& data, at::Device device, bool copy) {
-  return tensors::to_dict(tensors::load_all(data, device, copy));
+TensorDict load(const at::Tensor& data, at::Device device, bool copy, bool verify) {
+  return tensors::to_dict(tensors::load_all(data, device, copy, verify));
 }
 
 at::Tensor load_tensor(const std::string& filename, std::string_view name, at::Device device,
-                       std::string_view backend) {
+                       std::string_view backend, bool verify) {
   const tensors::OpenFile file(filename, backend);
-  return file.read(file.entry(name), device);
+  const format::TensorEntry* const entries[] = {&file.entry(name)};
+  return std::move(file.read(entries, device, {}, verify).front());
 }
 
 std::vector<std::string> keys(const std::string& filename) {

@@ -18,10 +18,13 @@ struct Loaded {
 
 /// What the public `load_file` loads.
 Loaded load_all(const std::string& filename, at::Device device, std::string_view backend,
-                const TransferOptions& options = {});
+                const TransferOptions& options = {}, bool verify = false);
 
 /// What the public `load` loads.
-Loaded load_all(const at::Tensor& data, at::Device device, bool copy);
+Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verify = false);
+
+/// Throws SafetensorError unless the bytes of all tensors have the checksums that the file records.
+void verify_file(const std::string& filename);
 
 /// The names of the tensors, in the order of the data.
 std::vector<std::string> names_of(const format::Header& header);

@@ -7,6 +7,7 @@
 
 #include "format/text.h"
 #include "io/parallel_read.h"
+#include "tensors/checksums.h"
 #include "tensors/device_load.h"
 #include "tensors/filename.h"
 #include "tensors/source.h"
@@ -75,7 +76,11 @@ at::Tensor OpenFile::read(const format::TensorEntry& entry, c10::Device device) 
 }
 
 std::vector<at::Tensor> OpenFile::read(std::span<const format::TensorEntry* const> entries,
-                                       c10::Device device, const TransferOptions& options) const {
+                                       c10::Device device, const TransferOptions& options,
+                                       bool verify) const {
+  if (verify && !device.is_cpu()) {
+    verify_bytes(source_, header_, entries, bytes(), data_begin_);
+  }
   if (device.is_meta()) {
     std::vector<at::Tensor> tensors;
     tensors.reserve(entries.size());
@@ -87,8 +92,14 @@ std::vector<at::Tensor> OpenFile::read(std::span<const format::TensorEntry* cons
   if (!device.is_cpu()) {
     return read_to(entries, device, options);
   }
-  return backend_ == Backend::kMmap ? read_mapped(entries) : read_copied(entries);
+  std::vector<at::Tensor> tensors = backend_ == Backend::kMmap ? read_mapped(entries) : read_copied(entries);
+  if (verify) {
+    verify_tensors(source_, header_, entries, tensors);
+  }
+  return tensors;
 }
+
+void OpenFile::verify() const { verify_bytes(source_, header_, all_entries(), bytes(), data_begin_); }
 
 std::vector<at::Tensor> OpenFile::read_to(std::span<const format::TensorEntry* const> entries,
                                           c10::Device device, const TransferOptions& options) const {
@@ -107,16 +118,21 @@ std::vector<at::Tensor> OpenFile::read_to(std::span<const format::TensorEntry* c
   return tensors;
 }
 
-std::vector<at::Tensor> OpenFile::read_all(c10::Device device, const TransferOptions& options) const {
+std::vector<const format::TensorEntry*> OpenFile::all_entries() const {
   std::vector<const format::TensorEntry*> entries;
   entries.reserve(header_.tensors().size());
   for (const format::TensorEntry& entry : header_.tensors()) {
     entries.push_back(&entry);
   }
+  return entries;
+}
+
+std::vector<at::Tensor> OpenFile::read_all(c10::Device device, const TransferOptions& options,
+                                           bool verify) const {
   if (backend_ == Backend::kMmap && device.is_cpu()) {
     mapping()->read_ahead(file_);
   }
-  return read(entries, device, options);
+  return read(all_entries(), device, options, verify);
 }
 
 std::vector<at::Tensor> OpenFile::read_mapped(std::span<const format::TensorEntry* const> entries) const {

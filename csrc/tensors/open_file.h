@@ -68,16 +68,22 @@ class OpenFile {
   uint64_t position(const format::TensorEntry& entry) const { return data_begin_ + entry.begin; }
 
   /// The tensors, each in a storage of its own; with mmap they keep the mapping alive. For devices the file
-  /// is always read, in parallel and through bounded host memory (device_load.h).
+  /// is always read, in parallel and through bounded host memory (device_load.h). `verify`: throws
+  /// SafetensorError unless their bytes have the checksums that the file records; what goes to a device is
+  /// read once more for this.
   std::vector<at::Tensor> read(std::span<const format::TensorEntry* const> entries, c10::Device device,
-                               const TransferOptions& options = {}) const;
+                               const TransferOptions& options = {}, bool verify = false) const;
 
   /// The same for one.
   at::Tensor read(const format::TensorEntry& entry, c10::Device device) const;
 
   /// All tensors, in the order of the header. Nearly always all of them are used soon: a mapped file that is
   /// not in memory is read ahead in the background.
-  std::vector<at::Tensor> read_all(c10::Device device, const TransferOptions& options = {}) const;
+  std::vector<at::Tensor> read_all(c10::Device device, const TransferOptions& options = {},
+                                   bool verify = false) const;
+
+  /// Throws SafetensorError unless the bytes of all tensors have the checksums that the file records.
+  void verify() const;
 
   /// A dense copy of a part of a tensor; reads no more than it needs, bar gaps shorter than a page.
   /// A large contiguous part of a mapped file is not copied.
@@ -89,6 +95,7 @@ class OpenFile {
                  std::span<const std::span<std::byte>> destinations, io::HugePages* fresh = nullptr) const;
 
  private:
+  std::vector<const format::TensorEntry*> all_entries() const;
   std::vector<at::Tensor> read_to(std::span<const format::TensorEntry* const> entries, c10::Device device,
                                   const TransferOptions& options) const;
   std::vector<at::Tensor> read_mapped(std::span<const format::TensorEntry* const> entries) const;

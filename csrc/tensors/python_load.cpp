@@ -21,12 +21,13 @@ PythonLoad::Parts PythonLoad::take() {
 }
 
 PythonLoadResult python_load_file(const std::string& filename, at::Device device, std::string_view backend,
-                                  std::optional<int64_t> threads, std::optional<int64_t> ring_size) {
-  return in_steps(load_all(filename, device, backend, {threads, ring_size}));
+                                  std::optional<int64_t> threads, std::optional<int64_t> ring_size,
+                                  bool verify) {
+  return in_steps(load_all(filename, device, backend, {threads, ring_size}, verify));
 }
 
-PythonLoadResult python_load(const at::Tensor& data, at::Device device, bool copy) {
-  return in_steps(load_all(data, device, copy));
+PythonLoadResult python_load(const at::Tensor& data, at::Device device, bool copy, bool verify) {
+  return in_steps(load_all(data, device, copy, verify));
 }
 
 }  // namespace torch_safetensors::tensors

@@ -33,8 +33,9 @@ std::vector<NamedTensor> to_named(const std::string& names, const std::vector<in
 
 std::string save_file_for_python(const std::string& filename, const std::string& names,
                                  const std::vector<int64_t>& name_sizes, const WrappedTensors& tensors,
-                                 const std::optional<Metadata>& metadata, bool fsync) {
-  return SavePlan(to_named(names, name_sizes, tensors), to_format(metadata)).write_to(filename, fsync);
+                                 const std::optional<Metadata>& metadata, bool fsync, bool checksum) {
+  return SavePlan(to_named(names, name_sizes, tensors), to_format(metadata), checksum)
+      .write_to(filename, fsync);
 }
 
 at::Tensor save_small_for_python(const std::string& names, const std::vector<int64_t>& name_sizes,
@@ -47,7 +48,7 @@ at::Tensor save_small_for_python(const std::string& names, const std::vector<int
   }
   at::Tensor bytes = at::empty({0}, at::kByte);
   if (room > 0) {
-    const SavePlan plan(std::move(named), to_format(metadata));
+    const SavePlan plan(std::move(named), to_format(metadata), /*checksum=*/false);
     if (plan.size() <= static_cast<uint64_t>(limit)) {
       bytes = at::empty({static_cast<int64_t>(plan.size())}, at::kByte);
       plan.write_to(writable_bytes(bytes));

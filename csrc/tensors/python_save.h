@@ -21,7 +21,7 @@ std::vector<NamedTensor> to_named(const std::string& names, const std::vector<in
 /// `save_file`. Returns what is to be warned of, since Python raises a warning in another way than torch.
 std::string save_file_for_python(const std::string& filename, const std::string& names,
                                  const std::vector<int64_t>& name_sizes, const WrappedTensors& tensors,
-                                 const std::optional<Metadata>& metadata, bool fsync);
+                                 const std::optional<Metadata>& metadata, bool fsync, bool checksum);
 
 /// `save`, or nothing where that would be more than `limit` bytes.
 at::Tensor save_small_for_python(const std::string& names, const std::vector<int64_t>& name_sizes,
@@ -33,8 +33,8 @@ at::Tensor save_small_for_python(const std::string& names, const std::vector<int
 class PythonSave : public torch::CustomClassHolder {
  public:
   PythonSave(const std::string& names, const std::vector<int64_t>& name_sizes, const WrappedTensors& tensors,
-             const std::optional<Metadata>& metadata)
-      : plan_(to_named(names, name_sizes, tensors), to_format(metadata)) {}
+             const std::optional<Metadata>& metadata, bool checksum)
+      : plan_(to_named(names, name_sizes, tensors), to_format(metadata), checksum) {}
 
   int64_t size() const { return static_cast<int64_t>(plan_.size()); }
 

@@ -5,6 +5,7 @@
 #include "format/text.h"
 #include "io/atomic_file.h"
 #include "io/parallel_copy.h"
+#include "tensors/checksums.h"
 #include "tensors/device_save.h"
 #include "tensors/filename.h"
 #include "tensors/scalar_type.h"
@@ -19,25 +20,39 @@ using Bytes = std::span<const std::byte>;
 /// So many pieces are handed to the file at a time.
 constexpr size_t kBatch = 16384;
 
-format::SerializedHeader make_header(std::span<const NamedTensor> tensors,
-                                     const std::optional<format::Metadata>& metadata) {
-  std::vector<format::TensorSpec> specs;
-  // F4 counts elements in the header and bytes in torch, so its shapes need memory of their own.
-  std::vector<std::vector<int64_t>> unpacked;
-  unpacked.reserve(tensors.size());
-  specs.reserve(tensors.size());
-  for (const auto& [name, tensor] : tensors) {
-    const format::DType dtype = *to_dtype(tensor.scalar_type());
-    std::span<const int64_t> shape(tensor.sizes().data(), tensor.sizes().size());
-    if (packing(dtype) > 1 && !shape.empty()) {
-      auto& sizes = unpacked.emplace_back(shape.begin(), shape.end());
-      sizes.back() *= packing(dtype);
-      shape = sizes;
+/// Tensors as they will stand in the header. F4 counts elements there and bytes in torch, so that its shapes
+/// need memory of their own.
+class Specs {
+ public:
+  explicit Specs(std::span<const NamedTensor> tensors) {
+    unpacked_.reserve(tensors.size());
+    specs_.reserve(tensors.size());
+    for (const auto& [name, tensor] : tensors) {
+      const format::DType dtype = *to_dtype(tensor.scalar_type());
+      std::span<const int64_t> shape(tensor.sizes().data(), tensor.sizes().size());
+      if (packing(dtype) > 1 && !shape.empty()) {
+        auto& sizes = unpacked_.emplace_back(shape.begin(), shape.end());
+        sizes.back() *= packing(dtype);
+        shape = sizes;
+      }
+      specs_.push_back({name, dtype, shape});
     }
-    specs.push_back({name, dtype, shape});
   }
+
+  operator std::span<const format::TensorSpec>() const { return specs_; }
+
+ private:
+  std::vector<std::vector<int64_t>> unpacked_;
+  std::vector<format::TensorSpec> specs_;
+};
+
+/// `checksums` has one for each of the tensors, or none.
+format::SerializedHeader make_header(std::span<const format::TensorSpec> specs,
+                                     const std::optional<format::Metadata>& metadata,
+                                     const std::optional<std::vector<format::Checksum>>& checksums) {
   try {
-    return format::serialize_header(specs, metadata ? &*metadata : nullptr);
+    const std::optional<format::Metadata> all = with_checksums(metadata, specs, checksums);
+    return format::serialize_header(specs, all ? &*all : nullptr);
   } catch (const SafetensorError& error) {
     // What a file cannot hold is here an argument that is wrong.
     C10_THROW_ERROR(ValueError, error.what());
@@ -47,10 +62,15 @@ format::SerializedHeader make_header(std::span<const NamedTensor> tensors,
 }  // namespace
 
 SavePlan::SavePlan(std::vector<NamedTensor> tensors, const std::optional<format::Metadata>& metadata,
-                   Overlap overlap)
+                   bool checksum, Overlap overlap)
     : tensors_(std::move(tensors)) {
   check_savable(tensors_, overlap);
-  header_ = make_header(tensors_, metadata);
+  const Specs specs(tensors_);
+  std::optional<std::vector<format::Checksum>> checksums;
+  if (checksum) {
+    checksums = checksums_of(tensors_, specs);
+  }
+  header_ = make_header(specs, metadata, checksums);
 }
 
 template <typename Emit>
@@ -129,18 +149,23 @@ std::optional<format::Metadata> to_format(const std::optional<Metadata>& metadat
   return std::move(result).build();
 }
 
-int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& metadata) {
+int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& metadata, bool checksum) {
   const std::vector<NamedTensor> named = to_named(tensors);
   for (const NamedTensor& tensor : named) {
     check_dtype(tensor);
   }
-  const format::SerializedHeader header = make_header(named, to_format(metadata));
+  // Whatever they are, they are as long.
+  std::optional<std::vector<format::Checksum>> checksums;
+  if (checksum) {
+    checksums.emplace(named.size());
+  }
+  const format::SerializedHeader header = make_header(Specs(named), to_format(metadata), checksums);
   return static_cast<int64_t>(header.bytes.size() + header.data_size);
 }
 
 void save_tensors(const std::string& filename, const std::vector<std::string>& names,
                   const std::vector<at::Tensor>& tensors,
-                  const std::optional<std::vector<std::string>>& metadata, bool fsync) {
+                  const std::optional<std::vector<std::string>>& metadata, bool fsync, bool checksum) {
   TORCH_CHECK_VALUE(names.size() == tensors.size(), "there are ", names.size(), " names for ", tensors.size(),
                     " tensors");
   TensorDict dict;
@@ -157,19 +182,19 @@ void save_tensors(const std::string& filename, const std::vector<std::string>& n
       pairs->insert_or_assign((*metadata)[i], (*metadata)[i + 1]);
     }
   }
-  save_file(dict, filename, pairs, fsync);
+  save_file(dict, filename, pairs, fsync, checksum);
 }
 
 }  // namespace tensors
 
 void save_file(const TensorDict& tensors, const std::string& filename,
-               const std::optional<Metadata>& metadata, bool fsync) {
-  const tensors::SavePlan plan(tensors::to_named(tensors), tensors::to_format(metadata));
+               const std::optional<Metadata>& metadata, bool fsync, bool checksum) {
+  const tensors::SavePlan plan(tensors::to_named(tensors), tensors::to_format(metadata), checksum);
   tensors::warn_of(plan.write_to(filename, fsync));
 }
 
-at::Tensor save(const TensorDict& tensors, const std::optional<Metadata>& metadata) {
-  const tensors::SavePlan plan(tensors::to_named(tensors), tensors::to_format(metadata));
+at::Tensor save(const TensorDict& tensors, const std::optional<Metadata>& metadata, bool checksum) {
+  const tensors::SavePlan plan(tensors::to_named(tensors), tensors::to_format(metadata), checksum);
   at::Tensor bytes = at::empty({static_cast<int64_t>(plan.size())}, at::kByte);
   plan.write_to(tensors::writable_bytes(bytes));
   return bytes;

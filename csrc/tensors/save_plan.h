@@ -16,8 +16,9 @@ namespace torch_safetensors::tensors {
 class SavePlan {
  public:
   /// Throws what `check_savable` throws, and ValueError (c10) for names and metadata that the format cannot
-  /// hold.
-  SavePlan(std::vector<NamedTensor> tensors, const std::optional<format::Metadata>& metadata,
+  /// hold. `checksum` records the tensors' checksums in the metadata (format/checksum.h), for which they are
+  /// read here.
+  SavePlan(std::vector<NamedTensor> tensors, const std::optional<format::Metadata>& metadata, bool checksum,
            Overlap overlap = Overlap::kRefused);
 
   /// Bytes of the whole file.
@@ -42,7 +43,7 @@ class SavePlan {
 };
 
 /// Bytes that `save` would return; the tensors need no memory, so that graphs can ask before they run.
-int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& metadata);
+int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& metadata, bool checksum);
 
 /// Warns of what a save returned.
 void warn_of(const std::string& warning);
@@ -54,6 +55,6 @@ std::optional<format::Metadata> to_format(const std::optional<Metadata>& metadat
 /// `save_file` of lists: `metadata` is flat, key, value, key, value.
 void save_tensors(const std::string& filename, const std::vector<std::string>& names,
                   const std::vector<at::Tensor>& tensors,
-                  const std::optional<std::vector<std::string>>& metadata, bool fsync);
+                  const std::optional<std::vector<std::string>>& metadata, bool fsync, bool checksum);
 
 }  // namespace torch_safetensors::tensors

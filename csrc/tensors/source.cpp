@@ -1,11 +1,25 @@
 #include "tensors/source.h"
 
+#include <algorithm>
+#include <span>
+
 #include "format/text.h"
 #include "tensors/scalar_type.h"
 #include "torch_safetensors/errors.h"
 
 namespace torch_safetensors::tensors {
 namespace {
+
+/// torch computes strides of tensors without elements, too. Those of others fit because their bytes do.
+bool strides_fit(std::span<const int64_t> sizes) {
+  int64_t stride = 1;
+  for (size_t dim = sizes.size(); dim > 1; --dim) {
+    if (__builtin_mul_overflow(stride, std::max<int64_t>(sizes[dim - 1], 1), &stride)) {
+      return false;
+    }
+  }
+  return true;
+}
 
 template <typename Parse>
 auto with_source(const std::string& source, Parse parse) {
@@ -60,6 +74,9 @@ TensorType tensor_type(const std::string& source, const format::TensorEntry& ent
           "the last dimension must be a multiple of " + std::to_string(packed) + ", which share a byte");
     }
     type.sizes.back() /= packed;
+  }
+  if (type.nbytes == 0 && !strides_fit(type.sizes)) {
+    throw_not_held(source, entry, "its strides do not fit in 64 bits");
   }
   return type;
 }

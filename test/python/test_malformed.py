@@ -516,6 +516,12 @@ NOT_HELD = {
     "F6_E2M3": ("F6_E2M3", [4], 3, "F6_E2M3 [4]: it has no such dtype; load the other tensors by name"),
     "F6_E3M2": ("F6_E3M2", [4], 3, "F6_E3M2 [4]: it has no such dtype; load the other tensors by name"),
     "odd F4": ("F4", [2, 1], 1, "F4 [2, 1]: the last dimension must be a multiple of 2, which share a byte"),
+    "strides beyond 64 bits": (
+        "F16",
+        [0, 4, 2**62],
+        0,
+        "F16 [0, 4, 4611686018427387904]: its strides do not fit in 64 bits",
+    ),
 }
 
 

@@ -16,17 +16,20 @@ SafeOpen = torch.classes.safetensors.SafeOpen
 
 # Schemas change only by appending keyword-only arguments with defaults.
 SCHEMAS = [
-    "load_file(str filename, Device device='cpu', *, str backend='auto') -> Dict(str, Tensor)",
-    "load(Tensor data, Device device='cpu', *, bool copy=True) -> Dict(str, Tensor)",
-    "save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata=None, *, bool fsync=False) -> ()",
-    "save(Dict(str, Tensor) tensors, Dict(str, str)? metadata=None) -> Tensor",
+    "load_file(str filename, Device device='cpu', *, str backend='auto', bool verify=False) -> Dict(str, Tensor)",
+    "load(Tensor data, Device device='cpu', *, bool copy=True, bool verify=False) -> Dict(str, Tensor)",
+    "save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata=None, *, bool fsync=False,"
+    " bool checksum=False) -> ()",
+    "save(Dict(str, Tensor) tensors, Dict(str, str)? metadata=None, *, bool checksum=False) -> Tensor",
     "keys(str filename) -> str[]",
     "metadata(str filename) -> Dict(str, str)",
-    "load_tensor(str filename, str name, Device device='cpu', *, str backend='auto', str? expect=None) -> Tensor",
+    "load_tensor(str filename, str name, Device device='cpu', *, str backend='auto', str? expect=None,"
+    " bool verify=False) -> Tensor",
     "load_tensors(str filename, str[] names, Device device='cpu', *, str backend='auto', str[]? expect=None,"
-    " bool exact=False) -> Tensor[]",
+    " bool exact=False, bool verify=False) -> Tensor[]",
     "load_into(str filename, str name, Tensor(a!) out) -> ()",
-    "save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, bool fsync=False) -> ()",
+    "save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, bool fsync=False,"
+    " bool checksum=False) -> ()",
 ]
 
 # The class's, with `self` left out.

@@ -26,6 +26,10 @@ class Module;
 /// `filename` is a path in any encoding, without a NUL. `backend` is "mmap" (lazy, private copy-on-write
 /// pages), "pread" (read at once, in parallel, immune to later changes of the file) or "auto" (mmap on local
 /// file systems, pread on network and FUSE ones).
+///
+/// `checksum` records a checksum (XXH3, 128 bits) of each tensor in the metadata, under
+/// `torch_safetensors.xxh3_128`; `verify` compares them before it returns, and throws SafetensorError that
+/// names the tensor that is damaged, or says that the file has none.
 namespace torch_safetensors {
 
 using TensorDict = c10::Dict<std::string, at::Tensor>;
@@ -38,21 +42,24 @@ TORCH_SAFETENSORS_API std::string version();
 /// writable and not resizable; mapped tensors keep the mapping alive and never change the file. The meta
 /// device reads the header alone.
 TORCH_SAFETENSORS_API TensorDict load_file(const std::string& filename, at::Device device = at::kCPU,
-                                           std::string_view backend = "auto");
+                                           std::string_view backend = "auto", bool verify = false);
 
 /// The same from memory: `data` is a 1-D uint8 tensor with the bytes of a file. With `copy` false the tensors
 /// alias `data`, on the CPU, and keep it alive.
-TORCH_SAFETENSORS_API TensorDict load(const at::Tensor& data, at::Device device = at::kCPU, bool copy = true);
+TORCH_SAFETENSORS_API TensorDict load(const at::Tensor& data, at::Device device = at::kCPU, bool copy = true,
+                                      bool verify = false);
 
 /// One tensor of a file.
 TORCH_SAFETENSORS_API at::Tensor load_tensor(const std::string& filename, std::string_view name,
-                                             at::Device device = at::kCPU, std::string_view backend = "auto");
+                                             at::Device device = at::kCPU, std::string_view backend = "auto",
+                                             bool verify = false);
 
 /// Some tensors of a file, in the order of `names`.
 TORCH_SAFETENSORS_API std::vector<at::Tensor> load_tensors(const std::string& filename,
                                                            const std::vector<std::string>& names,
                                                            at::Device device = at::kCPU,
-                                                           std::string_view backend = "auto");
+                                                           std::string_view backend = "auto",
+                                                           bool verify = false);
 
 /// Reads a tensor of a file into `out`, which has its shape and dtype. As `out.copy_` would: the same checks,
 /// and autograd sees the write.
@@ -64,11 +71,12 @@ TORCH_SAFETENSORS_API void load_into(const std::string& filename, std::string_vi
 /// argument is wrong.
 TORCH_SAFETENSORS_API void save_file(const TensorDict& tensors, const std::string& filename,
                                      const std::optional<Metadata>& metadata = std::nullopt,
-                                     bool fsync = false);
+                                     bool fsync = false, bool checksum = false);
 
 /// The same bytes as a 1-D uint8 tensor.
 TORCH_SAFETENSORS_API at::Tensor save(const TensorDict& tensors,
-                                      const std::optional<Metadata>& metadata = std::nullopt);
+                                      const std::optional<Metadata>& metadata = std::nullopt,
+                                      bool checksum = false);
 
 /// The names of a file's tensors, in the order of their data.
 TORCH_SAFETENSORS_API std::vector<std::string> keys(const std::string& filename);
@@ -88,17 +96,21 @@ struct LoadModelResult {
 /// names, never shapes. Other dtypes are converted as `copy_` does. Tensors that share storage need one of
 /// their names in the file.
 TORCH_SAFETENSORS_API LoadModelResult load_model(torch::jit::Module& model, const std::string& filename,
-                                                 bool strict = true, std::string_view backend = "auto");
+                                                 bool strict = true, std::string_view backend = "auto",
+                                                 bool verify = false);
 TORCH_SAFETENSORS_API LoadModelResult load_model(torch::nn::Module& model, const std::string& filename,
-                                                 bool strict = true, std::string_view backend = "auto");
+                                                 bool strict = true, std::string_view backend = "auto",
+                                                 bool verify = false);
 
 /// Writes the parameters and buffers of a model. Names of one tensor are written once, with `dropped -> kept`
 /// in the metadata; what else shares storage is written in full under each name.
 TORCH_SAFETENSORS_API void save_model(const torch::jit::Module& model, const std::string& filename,
                                       const std::optional<Metadata>& metadata = std::nullopt,
-                                      bool force_contiguous = true, bool fsync = false);
+                                      bool force_contiguous = true, bool fsync = false,
+                                      bool checksum = false);
 TORCH_SAFETENSORS_API void save_model(const torch::nn::Module& model, const std::string& filename,
                                       const std::optional<Metadata>& metadata = std::nullopt,
-                                      bool force_contiguous = true, bool fsync = false);
+                                      bool force_contiguous = true, bool fsync = false,
+                                      bool checksum = false);
 
 }  // namespace torch_safetensors

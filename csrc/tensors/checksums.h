@@ -1,0 +1,40 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "format/checksum.h"
+#include "format/header.h"
+#include "format/serialize.h"
+#include "tensors/byte_source.h"
+#include "tensors/named_tensor.h"
+
+namespace torch_safetensors::tensors {
+
+/// The checksums of tensors that will be saved; `specs` says how they will stand in the header. Tensors on
+/// the CPU are read in parallel; what is elsewhere is brought here once for this, and again to be written.
+std::vector<format::Checksum> checksums_of(std::span<const NamedTensor> tensors,
+                                           std::span<const format::TensorSpec> specs);
+
+/// The metadata of a file that records these checksums, one for each of `specs`; or none, and then none that
+/// the caller brought from another file either, which would accuse this one.
+std::optional<format::Metadata> with_checksums(const std::optional<format::Metadata>& metadata,
+                                               std::span<const format::TensorSpec> specs,
+                                               const std::optional<std::vector<format::Checksum>>& checksums);
+
+/// Compares dense CPU tensors with what the header of `source` records of `entries`. Throws SafetensorError
+/// that names the first damaged one, in the order of the data, or says that the file has no checksums.
+void verify_tensors(const std::string& source, const format::Header& header,
+                    std::span<const format::TensorEntry* const> entries, std::span<const at::Tensor> tensors);
+
+/// The same for bytes that begin at `position + entry.begin` in `bytes`, read in parallel and block by block:
+/// for tensors that go where they cannot be looked at.
+void verify_bytes(const std::string& source, const format::Header& header,
+                  std::span<const format::TensorEntry* const> entries, const ByteSource& bytes,
+                  uint64_t position);
+
+}  // namespace torch_safetensors::tensors
