@@ -85,7 +85,7 @@ def test_collector_is_on_again_after_an_error(collector: bool) -> None:
 def test_result_is_handed_over_once(tmp_path: Path) -> None:
     path = tmp_path / "many.safetensors"
     save_file({str(i): torch.zeros(1) for i in range(1000)}, path)
-    names, tensors, many = torch.ops.safetensors._load_file(str(path), torch.device("cpu"), "auto", None, None)
+    names, tensors, many = torch.ops.safetensors._load_file(str(path), torch.device("cpu"), "auto", None, None, False)
     assert (names, tensors) == ([], [])
     assert len(many.take()[2]) == 1000
     assert many.take()[2] == []
