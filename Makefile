@@ -1,6 +1,6 @@
 # Each target is a script in scripts/, which does the set-up it needs: nothing has to run first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format sanitize fuzz wheel clean distclean
+.PHONY: help demo test bench lint format sanitize fuzz torture wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ sanitize: ## the C++ tests under sanitizers (SANITIZE=thread: those of the core)
 
 fuzz: ## look for bad input that gets through, a minute with each fuzzer (FUZZ_SECONDS=600, FUZZ_COVERAGE=1)
 	@scripts/fuzz.sh
+
+torture: ## the long form of the tests with kills, faults, crowds and endless repetition (ten minutes)
+	@scripts/torture.sh
 
 wheel: ## build a wheel into dist/
 	@scripts/wheel.sh
