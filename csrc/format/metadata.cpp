@@ -11,6 +11,11 @@ namespace {
 /// Pairs whose memory is worth the time to look for equal keys among them.
 constexpr size_t kMany = 1 << 20;
 
+/// Of two pairs with one key. Only one without a single byte leaves the next to begin where it did.
+bool is_later(const auto& a, const auto& b) {
+  return a.begin != b.begin ? a.begin > b.begin : a.value_size > b.value_size;
+}
+
 }  // namespace
 
 Metadata::Metadata(std::initializer_list<Pair> pairs) {
@@ -78,7 +83,7 @@ void MetadataBuilder::keep_last_of_equal() {
   for (const Item& item : items) {
     if (kept == 0 || metadata_.key_of(items[kept - 1]) != metadata_.key_of(item)) {
       items[kept++] = item;
-    } else if (items[kept - 1].begin < item.begin) {
+    } else if (is_later(item, items[kept - 1])) {
       items[kept - 1] = item;
     }
   }

@@ -41,6 +41,12 @@ TEST(Metadata, KeepsTheLastOfEqualKeys) {
   EXPECT_EQ(pairs_of(metadata), (std::vector<Metadata::Pair>{{"a", ""}, {"k", "third"}}));
 }
 
+TEST(Metadata, KeepsTheLastOfEmptyKeys) {
+  EXPECT_EQ(pairs_of({{"", ""}, {"", "second"}, {"a", ""}}),
+            (std::vector<Metadata::Pair>{{"", "second"}, {"a", ""}}));
+  EXPECT_EQ(pairs_of({{"", "first"}, {"", ""}, {"", ""}}), (std::vector<Metadata::Pair>{{"", ""}}));
+}
+
 TEST(Metadata, IsEqualToWhatHoldsTheSamePairs) {
   EXPECT_EQ((Metadata{{"a", "1"}, {"b", "2"}}), (Metadata{{"b", "2"}, {"a", "0"}, {"a", "1"}}));
   EXPECT_NE((Metadata{{"a", "1"}}), (Metadata{{"a", "2"}}));
