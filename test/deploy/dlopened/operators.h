@@ -5,9 +5,15 @@
 
 #include "process.h"
 
-/// Calls an operator by its name; all arguments are given.
+/// Calls an operator by its name.
 inline c10::IValue call(const std::string& name, std::vector<c10::IValue> stack) {
-  c10::Dispatcher::singleton().findSchemaOrThrow(("safetensors::" + name).c_str(), "").callBoxed(stack);
+  const auto found = c10::Dispatcher::singleton().findSchemaOrThrow(("safetensors::" + name).c_str(), "");
+  // Later versions may append arguments, always with defaults.
+  const auto& arguments = found.schema().arguments();
+  while (stack.size() < arguments.size()) {
+    stack.push_back(arguments[stack.size()].default_value().value());
+  }
+  found.callBoxed(stack);
   return stack.empty() ? c10::IValue() : stack.at(0);
 }
 

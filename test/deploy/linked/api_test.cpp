@@ -119,7 +119,7 @@ TEST_F(Api, ValueError) {
 
 TEST_F(Api, OperatorsAreRegistered) {
   const auto load_tensor = c10::Dispatcher::singleton().findSchemaOrThrow("safetensors::load_tensor", "");
-  std::vector<c10::IValue> stack{path_, "x", at::Device(at::kCPU), "auto", c10::IValue()};
+  std::vector<c10::IValue> stack{path_, "x", at::Device(at::kCPU), "auto", c10::IValue(), false};
   load_tensor.callBoxed(stack);
   EXPECT_TRUE(at::equal(stack.at(0).toTensor(), tensors_.at("x")));
 }
