@@ -20,7 +20,7 @@ from .settings import Settings
 #: In every round, unless that takes so many times the budget; others sit out where a case would exceed its budget. But
 #: everybody is in so many rounds.
 ALWAYS = ("ours", "reference", "limit")
-FAR_OVER = 6
+FAR_OVER = 9
 FEWEST_ROUNDS = 3
 
 

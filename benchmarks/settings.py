@@ -22,7 +22,7 @@ class Settings:
     rounds: int = 7
     seed: int = 0
     #: Seconds that the rounds of one case should take; peers that are too slow for it take part in fewer rounds.
-    budget: float = 15.0
+    budget: float = 10.0
     #: Seconds after which a worker that does not answer is ended.
     timeout: float = 120.0
     #: Whether to measure peak memory, which takes a fresh process for each case and peer.

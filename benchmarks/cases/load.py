@@ -92,7 +92,6 @@ class Read(LoadCase):
 
 class Many(LoadCase):
     what = "load_file, 100,000 tensors of 16 bytes"
-    variants = True
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, contents.many(settings))
