@@ -59,8 +59,8 @@ def has_number_beyond_double(value: Any) -> bool:
 
 
 #: Where this library refuses what the reference accepts (docs/security.md): what its message says, and what the file
-#: must then have. What has a dimension over 2^63-1 the reference accepts and torch then refuses, unless another entry of
-#: that name is the one that counts.
+#: must then have. What has a dimension over 2^63-1 the reference accepts and torch then refuses, unless another entry
+#: of that name is the one that counts.
 DEVIATIONS: dict[str, Callable[[Pairs], bool]] = {
     "duplicate name": has_duplicates,
     "over the largest dimension": has_duplicates,
