@@ -16,8 +16,9 @@ scripts/build_cpp.sh build/fuzz/address "${options[@]}" -DCMAKE_BUILD_TYPE=RelWi
 "$python" fuzz/make_corpus.py build/fuzz/corpus
 mkdir -p build/fuzz/broken
 
-# torch is not instrumented: what it puts into a vector of ours, the sanitizer does not see.
-export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_container_overflow=0}
+# torch is not instrumented: what it puts into a vector of ours, the sanitizer does not see. And it reports itself when
+# there is no memory.
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_container_overflow=0:allocator_may_return_null=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 
 fuzz() {

@@ -100,8 +100,15 @@ bounds = st.none() | indices
 parts = st.builds(slice, bounds, bounds, st.none() | st.integers(1, 3)) | indices | st.just(Ellipsis) | st.none()
 
 
+def has_one_ellipsis(index: list[Any]) -> bool:
+    """Releases of torch differ in what they make of two."""
+    return sum(part is Ellipsis for part in index) < 2
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-@hypothesis.given(shape=shapes, index=st.lists(parts, max_size=5).map(tuple), offset=st.integers(0, 3))
+@hypothesis.given(
+    shape=shapes, index=st.lists(parts, max_size=5).filter(has_one_ellipsis).map(tuple), offset=st.integers(0, 3)
+)
 def test_any_slice(shape: list[int], index: tuple[Any, ...], offset: int, backend: str, tmp_path: Path) -> None:
     whole = torch.arange(torch.Size(shape).numel()).reshape(shape)
     path = tmp_path / "x.safetensors"

@@ -196,10 +196,12 @@ def test_script(path: Path) -> None:
 
 
 def test_graph(path: Path) -> None:
+    name = str(path)
+
     @torch.compile(backend="aot_eager", fullgraph=True)
     def round_trip(x: Tensor) -> Tensor:
-        loaded = load_file(path, verify=True)["x"] + x
-        save_file({"x": loaded}, path, checksum=True)
+        loaded = load_file(name, verify=True)["x"] + x
+        save_file({"x": loaded}, name, checksum=True)
         return loaded
 
     save_file({"x": torch.ones(3)}, path, checksum=True)
