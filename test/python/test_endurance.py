@@ -76,7 +76,7 @@ def kill_saves(path: Path, kind: str, kills: int, seed: int) -> Counter[str]:
             save_file(new, path, fsync=turn % 4 == 0)
             os._exit(0)
         os.read(started, 1)
-        time.sleep(rng.uniform(0, 1.5 * duration))
+        time.sleep(rng.uniform(0, 2 * duration))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(started)
@@ -400,7 +400,7 @@ def interrupt(path: Path) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         assert number_of(load_file(path)) == 1
     gc.collect()
-    assert seen > 20, seen
+    assert seen > 3, seen
     assert descriptors() == before
     assert listing(path.parent) == [path.name]
 
