@@ -55,8 +55,16 @@ def number_of(tensors: dict[str, Tensor]) -> float:
 # --- killed --------------------------------------------------------------------------------------------------------
 
 
+def is_representative(seen: Counter[str], kills: int) -> bool:
+    """Some came too late, some too early, and enough in the middle."""
+    return seen["new"] > 0 and seen["old"] + seen["none"] > kills / 10 and seen["something left"] > kills / 20
+
+
 def kill_saves(path: Path, kind: str, kills: int, seed: int) -> Counter[str]:
-    """Kills saves at moments that are spread over all their time; counts what there was afterwards."""
+    """Kills saves at moments that are spread over all their time; counts what there was afterwards.
+
+    On a busy machine the moments are not what they should be, and more kills are needed to hit all kinds.
+    """
     rng = random.Random(seed)
     old, new = version(1), version(2)
     save_file(new, path)
@@ -64,7 +72,9 @@ def kill_saves(path: Path, kind: str, kills: int, seed: int) -> Counter[str]:
     save_file(new, path)
     duration = time.perf_counter() - start
     seen: Counter[str] = Counter()
-    for turn in range(kills):
+    for turn in range(10 * kills):
+        if turn >= kills and is_representative(seen, kills):
+            break
         path.unlink()
         if kind != "new":
             save_file(old, path)
@@ -100,9 +110,7 @@ def test_a_killed_save_leaves_the_old_file_or_the_new_one(path: Path, worker: An
     seed = random.SystemRandom().randrange(2**32)
     seen = worker(kill_saves, path, kind, KILLS, seed, timeout=600)
     print(f"seed {seed}: {dict(seen)}")
-    assert seen["something left"] > KILLS / 20  # else they were killed at the wrong time
-    assert seen["new"] > 0
-    assert seen["none" if kind == "new" else "old"] > KILLS / 10
+    assert is_representative(seen, KILLS)
 
 
 # --- many at once --------------------------------------------------------------------------------------------------
