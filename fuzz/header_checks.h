@@ -34,6 +34,19 @@ inline void require_valid(const format::Header& header, uint64_t data_size) {
   }
 }
 
+/// The header has the tensors that were written, in the order that was announced.
+inline void require_announced(const format::Header& header, std::span<const format::TensorSpec> specs,
+                              std::span<const size_t> order) {
+  require(header.tensors().size() == specs.size(), "every tensor is written");
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const format::TensorEntry& tensor = header.tensors()[i];
+    const format::TensorSpec& spec = specs[order[i]];
+    require(tensor.name == spec.name && tensor.dtype == spec.dtype &&
+                std::ranges::equal(tensor.shape, spec.shape),
+            "what is written is read");
+  }
+}
+
 /// What is written from a header is read as the same tensors, in our order.
 inline void require_round_trip(const format::Header& header) {
   std::vector<format::TensorSpec> specs;
@@ -47,15 +60,8 @@ inline void require_round_trip(const format::Header& header) {
   const format::Header again =
       format::parse_header(std::string_view(written.bytes).substr(format::kPrefixSize), written.data_size);
   require_valid(again, written.data_size);
-  require(again.tensors().size() == specs.size() && again.metadata() == header.metadata(),
-          "nothing is lost or added");
-  for (size_t i = 0; i < specs.size(); ++i) {
-    const format::TensorEntry& tensor = again.tensors()[i];
-    const format::TensorSpec& spec = specs[written.order[i]];
-    require(tensor.name == spec.name && tensor.dtype == spec.dtype &&
-                std::ranges::equal(tensor.shape, spec.shape),
-            "tensors are written in the order that is announced");
-  }
+  require(again.metadata() == header.metadata(), "metadata is read as it was");
+  require_announced(again, specs, written.order);
 }
 
 }  // namespace torch_safetensors::fuzz

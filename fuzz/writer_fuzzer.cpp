@@ -43,7 +43,6 @@ void check(FuzzedDataProvider& input) {
   }
   const bool has_metadata = input.ConsumeBool();
   format::MetadataBuilder builder;
-  std::vector<std::string> words;
   while (has_metadata && input.remaining_bytes() > 0) {
     const std::string key = input.ConsumeRandomLengthString(20);
     builder.add(key, input.ConsumeRandomLengthString(40));
@@ -56,14 +55,7 @@ void check(FuzzedDataProvider& input) {
     const format::Header header =
         format::parse_header(std::string_view(written.bytes).substr(format::kPrefixSize), written.data_size);
     require_valid(header, written.data_size);
-    require(header.tensors().size() == specs.size(), "every tensor is written");
-    for (size_t i = 0; i < specs.size(); ++i) {
-      const format::TensorEntry& tensor = header.tensors()[i];
-      const format::TensorSpec& spec = specs[written.order[i]];
-      require(tensor.name == spec.name && tensor.dtype == spec.dtype &&
-                  std::ranges::equal(tensor.shape, spec.shape),
-              "what is written is read");
-    }
+    require_announced(header, specs, written.order);
     require(header.metadata().has_value() == has_metadata, "metadata is there if there was some");
     require(!has_metadata || *header.metadata() == metadata, "metadata is read as it was");
   } catch (const SafetensorError&) {
