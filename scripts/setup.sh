@@ -17,7 +17,7 @@ command -v "$base_python" >/dev/null || die "no Python: install Python 3.10 or n
 has_rapidjson() { [ -f "${RAPIDJSON_INCLUDE_DIR:-}/rapidjson/reader.h" ] || has_header rapidjson/reader.h; }
 has_xxhash() { [ -f "${XXHASH_INCLUDE_DIR:-}/xxhash.h" ] || has_header xxhash.h; }
 has_gtest() { [ "$group" = build ] || has_header gtest/gtest.h; }
-has_clang() { [ "$group" != fuzz ] || command -v clang++-19 >/dev/null && command -v llvm-cov-19 >/dev/null; }
+has_clang() { [ "$group" != fuzz ] || { command -v clang++-19 && command -v llvm-cov-19; } >/dev/null; }
 has_venv() { [ -x "$python" ] || "$base_python" -c 'import ensurepip, venv' 2>/dev/null; }
 has_python_h() {
   "$base_python" -c 'import os, sys, sysconfig

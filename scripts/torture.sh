@@ -5,5 +5,4 @@ scripts/setup.sh dev
 "$python" scripts/build_python.py
 say "running them"
 export TORTURE=1 DIFFERENTIAL_CASES=${DIFFERENTIAL_CASES:-200000}
-tests=(test_system_calls test_endurance test_differential test_any_arguments)
-"$python" -m pytest -s $(printf "test/python/%s.py " "${tests[@]}") ${PYTEST_ARGS:-}
+"$python" -m pytest -s test/python/test_{system_calls,endurance,differential,any_arguments}.py ${PYTEST_ARGS:-}
