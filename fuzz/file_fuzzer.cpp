@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
-#include <random>
 #include <string>
 #include <vector>
 
-#include "format/header.h"
 #include "format/header_json.h"
+#include "header_checks.h"
 #include "scratch_file.h"
 #include "torch_safetensors/torch_safetensors.h"
 
@@ -111,11 +110,8 @@ size_t repair(uint8_t* data, size_t size, size_t max_size) {
   }
   const uint64_t data_begin = format::kPrefixSize + json_size;
   try {
-    uint64_t data_size = 0;
     const std::string_view json(reinterpret_cast<const char*>(data) + format::kPrefixSize, json_size);
-    for (const format::TensorEntry& tensor : format::parse_header_json(json).tensors) {
-      data_size = std::max(data_size, tensor.end);
-    }
+    const uint64_t data_size = data_size_of(format::parse_header_json(json));
     if (data_size <= max_size - data_begin) {
       if (data_begin + data_size > size) {
         std::memset(data + size, 0x5A, data_begin + data_size - size);

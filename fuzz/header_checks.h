@@ -11,6 +11,15 @@
 
 namespace torch_safetensors::fuzz {
 
+/// Bytes of data that the tensors of a header lie in, valid or not.
+inline uint64_t data_size_of(const format::HeaderContent& header) {
+  uint64_t size = 0;
+  for (const format::TensorEntry& tensor : header.tensors) {
+    size = std::max(size, tensor.end);
+  }
+  return size;
+}
+
 inline bool same_tensor(const format::TensorEntry& a, const format::TensorEntry& b) {
   return a.name == b.name && a.dtype == b.dtype && std::ranges::equal(a.shape, b.shape) &&
          a.begin == b.begin && a.end == b.end;

@@ -49,12 +49,7 @@ void check(std::string_view json) {
                 plain->metadata == parsed->metadata,
             "both readers read the same");
   }
-  uint64_t data_size = 0;
-  if (parsed) {
-    for (const format::TensorEntry& tensor : parsed->tensors) {
-      data_size = std::max(data_size, tensor.end);
-    }
-  }
+  const uint64_t data_size = parsed ? data_size_of(*parsed) : 0;
   const std::optional<format::Header> header = validate(json, data_size);
   if (header) {
     require(parsed.has_value(), "a valid header is valid JSON");

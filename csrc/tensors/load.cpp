@@ -45,14 +45,6 @@ std::optional<std::vector<at::Tensor>> load_bytes_to(const format::Header& heade
   return load_to_device(MemoryBytes(bytes), wanted, device, {});
 }
 
-void verify_all(const format::Header& header, std::span<const std::byte> bytes) {
-  std::vector<const format::TensorEntry*> entries;
-  for (const format::TensorEntry& entry : header.tensors()) {
-    entries.push_back(&entry);
-  }
-  verify_bytes(kBytes, header, entries, MemoryBytes(bytes), 0);
-}
-
 void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
   TORCH_CHECK_VALUE(data.scalar_type() == at::kByte && data.dim() == 1,
                     "data must be a 1-D uint8 tensor, not ", data.scalar_type(), " of shape ", data.sizes());
@@ -105,7 +97,7 @@ Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verif
   format::Header header =
       parse_header_of(kBytes, text.substr(format::kPrefixSize, header_size), text.size() - data_begin);
   if (verify) {
-    verify_all(header, bytes.subspan(data_begin));
+    verify_bytes(kBytes, header, entries_of(header), MemoryBytes(bytes), data_begin);
   }
   if (!device.is_cpu() && !device.is_meta()) {
     if (auto tensors = load_bytes_to(header, bytes.subspan(data_begin), device)) {

@@ -99,7 +99,7 @@ std::vector<at::Tensor> OpenFile::read(std::span<const format::TensorEntry* cons
   return tensors;
 }
 
-void OpenFile::verify() const { verify_bytes(source_, header_, all_entries(), bytes(), data_begin_); }
+void OpenFile::verify() const { verify_bytes(source_, header_, entries_of(header_), bytes(), data_begin_); }
 
 std::vector<at::Tensor> OpenFile::read_to(std::span<const format::TensorEntry* const> entries,
                                           c10::Device device, const TransferOptions& options) const {
@@ -118,21 +118,12 @@ std::vector<at::Tensor> OpenFile::read_to(std::span<const format::TensorEntry* c
   return tensors;
 }
 
-std::vector<const format::TensorEntry*> OpenFile::all_entries() const {
-  std::vector<const format::TensorEntry*> entries;
-  entries.reserve(header_.tensors().size());
-  for (const format::TensorEntry& entry : header_.tensors()) {
-    entries.push_back(&entry);
-  }
-  return entries;
-}
-
 std::vector<at::Tensor> OpenFile::read_all(c10::Device device, const TransferOptions& options,
                                            bool verify) const {
   if (backend_ == Backend::kMmap && device.is_cpu()) {
     mapping()->read_ahead(file_);
   }
-  return read(all_entries(), device, options, verify);
+  return read(entries_of(header_), device, options, verify);
 }
 
 std::vector<at::Tensor> OpenFile::read_mapped(std::span<const format::TensorEntry* const> entries) const {

@@ -95,7 +95,6 @@ class OpenFile {
                  std::span<const std::span<std::byte>> destinations, io::HugePages* fresh = nullptr) const;
 
  private:
-  std::vector<const format::TensorEntry*> all_entries() const;
   std::vector<at::Tensor> read_to(std::span<const format::TensorEntry* const> entries, c10::Device device,
                                   const TransferOptions& options) const;
   std::vector<at::Tensor> read_mapped(std::span<const format::TensorEntry* const> entries) const;

@@ -60,6 +60,15 @@ const format::TensorEntry& find_entry(const std::string& source, const format::H
   return *entry;
 }
 
+std::vector<const format::TensorEntry*> entries_of(const format::Header& header) {
+  std::vector<const format::TensorEntry*> entries;
+  entries.reserve(header.tensors().size());
+  for (const format::TensorEntry& entry : header.tensors()) {
+    entries.push_back(&entry);
+  }
+  return entries;
+}
+
 TensorType tensor_type(const std::string& source, const format::TensorEntry& entry) {
   const auto scalar_type = to_scalar_type(entry.dtype);
   if (!scalar_type) {

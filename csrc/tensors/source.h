@@ -2,6 +2,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "format/header.h"
 #include "tensors/storage.h"
@@ -20,6 +21,9 @@ uint64_t parse_header_size_of(const std::string& source, std::string_view prefix
 /// The entry of that name. Throws SafetensorError.
 const format::TensorEntry& find_entry(const std::string& source, const format::Header& header,
                                       std::string_view name);
+
+/// All entries, in the order of their data.
+std::vector<const format::TensorEntry*> entries_of(const format::Header& header);
 
 /// dtype and sizes of a tensor in torch's terms: the last dimension of F4 is halved. Throws SafetensorError
 /// where torch cannot hold the tensor (F6, an odd number of F4 in the last dimension).

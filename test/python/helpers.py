@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +85,34 @@ def random_tensors(seed: int, count: int = 12) -> dict[str, Tensor]:
 
 def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def descriptors() -> list[str]:
+    links = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one that iterates
+            links.append(f"{entry.name} {entry.readlink()}")
+    return sorted(links)
+
+
+def run_in_process(function: Callable[..., None], *arguments: Any, expected: int = 0) -> str:
+    """Calls a function of a test module in a process of its own, whose death or hang is a failure like any other.
+
+    Arguments are paths, numbers and strings. The exit status must be the expected one; returns what was printed.
+    """
+    module = Path(function.__code__.co_filename)
+    paths = [str(module.parent), str(Path(torch_safetensors.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    code = f"from pathlib import PosixPath; import {module.stem} as tests; tests.{function.__name__}(*{arguments!r})"
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == expected, printed
+    return printed
 
 
 def bits(tensor: Tensor) -> bytes:

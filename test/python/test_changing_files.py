@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import BACKENDS, assert_same
-from test_endurance import in_process
+from helpers import BACKENDS, assert_same, run_in_process
 
 from torch_safetensors import SafetensorError, load_file, safe_open, save, save_file
 
@@ -83,7 +82,7 @@ def touch_what_is_gone(path: Path) -> None:
 
 
 def test_a_truncated_mapping_ends_the_process_as_every_mapping_does(path: Path) -> None:
-    in_process("touch_what_is_gone", path, module=__name__, expected=-signal.SIGBUS)
+    run_in_process(touch_what_is_gone, path, expected=-signal.SIGBUS)
 
 
 @each_backend

@@ -23,8 +23,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TORTURE
-from helpers import assert_same, listing
-from test_system_calls import descriptors
+from helpers import assert_same, descriptors, listing, run_in_process
 from torch import Tensor
 
 from torch_safetensors import SafetensorError, load, load_file, load_model, safe_open, save, save_file, save_model
@@ -164,20 +163,8 @@ def save_and_load_at_once(path: Path, seconds: float) -> None:
 
 
 def test_every_load_sees_one_whole_version(path: Path) -> None:
-    in_process("save_and_load_at_once", path, SECONDS)
+    run_in_process(save_and_load_at_once, path, SECONDS)
     assert listing(path.parent) == [path.name]
-
-
-def in_process(function: str, path: Path, *arguments: Any, module: str = __name__, expected: int = 0) -> str:
-    """Calls a function of a test module in a new interpreter, whose exit status must be the expected one."""
-    words = "".join(f", {word!r}" for word in arguments)
-    code = f"import pathlib, {module} as tests; tests.{function}(pathlib.Path({str(path)!r}){words})"
-    folders = [str(Path(__file__).parent), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == expected, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 # --- a disk that is full, a folder that goes -------------------------------------------------------------------------
@@ -221,7 +208,7 @@ def save_over_limit(path: Path) -> None:
 def test_limit_of_file_size(path: Path) -> None:
     old = {"w": torch.arange(10.0)}
     save_file(old, path)
-    in_process("save_over_limit", path)
+    run_in_process(save_over_limit, path)
     assert listing(path.parent) == [path.name]
     assert_same(load_file(path), old)
 
@@ -372,7 +359,7 @@ def exit_while_loading(path: Path) -> None:
 
 @pytest.mark.parametrize("turn", range(20 if TORTURE else 2))
 def test_the_interpreter_ends_while_files_are_read(path: Path, turn: int) -> None:
-    assert in_process("exit_while_loading", path) == ""
+    assert run_in_process(exit_while_loading, path) == ""
 
 
 def outlive_everything(path: Path) -> None:
@@ -385,7 +372,7 @@ def outlive_everything(path: Path) -> None:
 
 def test_the_last_tensor_outlives_everything(path: Path) -> None:
     save_file(version(1), path)
-    assert in_process("outlive_everything", path) == ""
+    assert run_in_process(outlive_everything, path) == ""
 
 
 def interrupt(path: Path) -> None:
@@ -415,7 +402,7 @@ def interrupt(path: Path) -> None:
 
 def test_interrupted_from_the_keyboard(path: Path) -> None:
     save_file(version(1), path)
-    in_process("interrupt", path)
+    run_in_process(interrupt, path)
 
 
 def use_up_descriptors(path: Path) -> None:
@@ -442,7 +429,7 @@ def use_up_descriptors(path: Path) -> None:
 
 def test_no_descriptor_is_left(path: Path) -> None:
     save_file(version(1), path)
-    in_process("use_up_descriptors", path)
+    run_in_process(use_up_descriptors, path)
     # Tensors of mapped files need none.
     kept = [load_file(path, backend="mmap") for _ in range(2000)]
     assert number_of(kept[-1]) == 1

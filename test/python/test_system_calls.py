@@ -4,7 +4,6 @@ says why, and nothing is lost or left behind.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import os
@@ -19,7 +18,7 @@ import pytest
 import torch
 from conftest import TORTURE
 from faults import KILL, calls, failed_call, failing_call
-from helpers import assert_same, listing
+from helpers import assert_same, descriptors, listing
 from torch import Tensor
 
 from torch_safetensors import load_file, load_tensor, safe_open, save, save_file
@@ -40,14 +39,6 @@ REPEATED = {"open", "flock", "ftruncate", "writev", "pwrite", "pread", "preadv",
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "x.safetensors"
-
-
-def descriptors() -> list[str]:
-    links = []
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # the one that iterates
-            links.append(f"{entry.name} {entry.readlink()}")
-    return sorted(links)
 
 
 def is_mapped(path: Path) -> bool:

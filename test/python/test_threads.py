@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -15,11 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import run_in_process
 
-import torch_safetensors
 from torch_safetensors import load, load_file, load_model, load_tensor, safe_open, save, save_file, save_model
 
-HERE = Path(__file__).resolve().parent
 #: Large enough to be read by several threads, whatever the threshold.
 LARGE = 4 << 20
 #: Far more than any call here takes; what waits so long hangs.
@@ -45,20 +43,6 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = str(tmp_path_factory.mktemp("larger") / "larger.safetensors")
     save_file({name: torch.zeros(4 * LARGE) for name in ("x", "y")}, path)
     return path
-
-
-def run_in_process(function: Callable[..., None], *arguments: str) -> None:
-    """Calls a function of this module in a process of its own, whose death or hang is a failure like any other."""
-    paths = [str(HERE), str(Path(torch_safetensors.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    code = f"import sys, {Path(__file__).stem} as tests; tests.{function.__name__}(*sys.argv[1:])"
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # --- the GIL -------------------------------------------------------------------------------------
