@@ -20,7 +20,7 @@ lint: ## clang-format, the layers of csrc, ruff and mypy; changes nothing
 format: ## format the C++ and Python sources in place
 	@scripts/format.sh
 
-sanitize: ## the C++ tests under sanitizers (SANITIZE=thread: those of the core)
+sanitize: ## the C++ tests under sanitizers (SANITIZE=thread)
 	@scripts/sanitize.sh
 
 fuzz: ## look for bad input that gets through, a minute with each fuzzer (FUZZ_SECONDS=600, FUZZ_COVERAGE=1)

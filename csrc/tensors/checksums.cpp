@@ -81,12 +81,13 @@ void verify(const std::string& source, const format::Header& header,
   }
   if (!damaged.empty()) {
     const size_t first = damaged.front();
-    throw_malformed(source, "tensor " + format::in_quotes(entries[first]->name) +
-                                ": damaged: its checksum is " + format::to_hex(found[first]) + " but " +
-                                format::to_hex(recorded_of(first)) + " was saved" +
-                                (damaged.size() == 1 ? ""
-                                                     : "; so are " + std::to_string(damaged.size() - 1) +
-                                                           " others of " + std::to_string(entries.size())));
+    throw_malformed(source,
+                    "tensor " + format::in_quotes(entries[first]->name) + ": damaged: its checksum is " +
+                        format::to_hex(found[first]) + " but " + format::to_hex(recorded_of(first)) +
+                        " was saved" +
+                        (damaged.size() == 1 ? ""
+                                             : "; " + std::to_string(damaged.size()) + " tensors of " +
+                                                   std::to_string(entries.size()) + " are damaged"));
   }
 }
 
