@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from torch_safetensors import load, load_file, save, save_file
 
 ROUNDS = 9

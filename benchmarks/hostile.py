@@ -160,7 +160,10 @@ def main() -> None:
                 row += [seconds(cost.seconds), f"{cost.peak / options.size:.1f}", verdict]
             rows.append(row)
             print(" | ".join(row), file=sys.stderr)
-    headings = ["header", *(f"{peer}{what}" for peer in PACKAGES for what in (", time", ", peak / header", ", tensors"))]
+    headings = [
+        "header",
+        *(f"{peer}{what}" for peer in PACKAGES for what in (", time", ", peak / header", ", tensors")),
+    ]
     print(table(headings, rows, markdown=options.markdown))
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ TORTURE = bool(os.environ.get("TORTURE"))
 
 
 def serve(calls: Connection) -> None:
+    faulthandler.enable()  # shows where it was if it dies, or hangs and is aborted
     while True:
         function, arguments = calls.recv()
         try:
@@ -51,6 +54,8 @@ class Worker:
             self._start()
         self._calls.send((function, arguments))
         if not self._calls.poll(timeout):
+            os.kill(self._process.pid, signal.SIGABRT)
+            self._process.join(10)
             self.close()
             raise TimeoutError(f"{function.__name__} hangs")
         done, answer = self._calls.recv()

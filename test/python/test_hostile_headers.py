@@ -7,8 +7,9 @@ import gc
 from pathlib import Path
 
 import pytest
-from benchmarks.hostile import HEADERS, cost_of_opening, write
 from helpers import run_in_process
+
+from benchmarks.hostile import HEADERS, cost_of_opening, write
 
 SIZE = 20_000_000
 #: The text itself, four times as much to parse it, and what it holds: ten million dimensions are 80 MB.

@@ -229,7 +229,8 @@ def interrupt_a_wait(path: Path) -> int:
         loader = file.prefetch(threads=1)
         try:
             for act in (lambda: loader.take("t0"), lambda: next(iter(loader))):
-                timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+                # In the middle of a wait of a tenth of a second: CPython may overlook a signal at its very end.
+                timer = threading.Timer(0.25, os.kill, (os.getpid(), signal.SIGINT))
                 try:
                     timer.start()
                     act()
