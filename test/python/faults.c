@@ -143,6 +143,11 @@ int ftruncate(int descriptor, off_t size) {
   return fails("ftruncate", "") ? -1 : NEXT("ftruncate", int, off_t)(descriptor, size);
 }
 
+/* What the reference calls. */
+int ftruncate64(int descriptor, off64_t size) {
+  return fails("ftruncate", "") ? -1 : NEXT("ftruncate64", int, off64_t)(descriptor, size);
+}
+
 int fsync(int descriptor) {
   return fails("fsync", kind(descriptor)) ? -1 : NEXT("fsync", int)(descriptor);
 }
