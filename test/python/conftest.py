@@ -45,7 +45,8 @@ class Worker:
         self._calls, calls = context.Pipe()
         self._process = context.Process(target=serve, args=(calls,), daemon=True)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("LD_PRELOAD", str(self._preload))
+            # A sanitizer's library that is there has to stay the first.
+            patch.setenv("LD_PRELOAD", f"{os.environ.get('LD_PRELOAD', '')} {self._preload}".strip())
             self._process.start()
         calls.close()
 

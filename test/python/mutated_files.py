@@ -219,7 +219,7 @@ class FileMaker:
         length = len(text)
         if self._one_in(25):
             length = rng.choice(
-                (0, 1, 7, length - 1, length + 1, length + size, 100_000_000, 100_000_001, 2**63, 2**64 - 1)
+                (0, 1, 7, max(0, length - 1), length + 1, length + size, 100_000_000, 100_000_001, 2**63, 2**64 - 1)
             )
         if self._one_in(25):
             size = max(0, size + rng.choice((-8, -1, 1, 8)))
