@@ -223,14 +223,14 @@ def test_other_threads_run_while_one_waits(path: Path, worker: Worker) -> None:
 
 def interrupt_a_wait(path: Path) -> int:
     interrupted = 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with faults.faults():
         file = safe_open(path)
         faults.hang_reads(True)
         loader = file.prefetch(threads=1)
         try:
             for act in (lambda: loader.take("t0"), lambda: next(iter(loader))):
-                # In the middle of a wait of a tenth of a second: CPython may overlook a signal at its very end.
-                timer = threading.Timer(0.25, os.kill, (os.getpid(), signal.SIGINT))
+                timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
                 try:
                     timer.start()
                     act()
