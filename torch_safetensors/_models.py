@@ -111,7 +111,20 @@ def save_model(
         ValueError: extra state that is not a tensor, and what :func:`save_file` refuses.
         OSError: what the operating system reports.
     """
-    state = model.state_dict()
+    warning = save_state(model.state_dict(), filename, metadata, force_contiguous, fsync, checksum)
+    if warning:
+        warnings.warn(warning, stacklevel=2)
+
+
+def save_state(
+    state: Mapping[str, torch.Tensor],
+    filename: PathLike,
+    metadata: Mapping[str, str] | None,
+    force_contiguous: bool,
+    fsync: bool,
+    checksum: bool,
+) -> str:
+    """:func:`save_model` of a model that has this ``state_dict``. Returns what to warn of, or nothing."""
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             raise ValueError(
@@ -120,15 +133,14 @@ def save_model(
             )
     arguments = operator_filename(filename), *operator_tensors(state), operator_metadata(metadata)
     try:
-        warning = _ops._save_model(*arguments, force_contiguous, fsync, checksum)
+        warning: str = _ops._save_model(*arguments, force_contiguous, fsync, checksum)
     except ValueError as error:
         if force_contiguous or "not contiguous" not in str(error):
             raise
         raise ValueError(f"{error}. Or use save_model(..., force_contiguous=True)") from None
     except RuntimeError as error:
         raise translate(error, filename) from None
-    if warning:
-        warnings.warn(warning, stacklevel=2)
+    return warning
 
 
 _State: TypeAlias = "dict[str, torch.Tensor]"

@@ -147,3 +147,61 @@ class _ImportHook(importlib.abc.MetaPathFinder):
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
+
+
+def compile_without_weights(
+    program: torch.export.ExportedProgram, options: Mapping[str, Any]
+) -> tuple[list[str], dict[str, torch.Tensor]]:
+    """Compiles with AOTInductor. Returns the files of a package, and the constants by the names it has for them.
+
+    Constants are made contiguous first, as a file has them: the code is compiled for their strides.
+    """
+    module = program.module(check_guards=False)
+    make_contiguous(module)
+    args, kwargs = program.example_inputs
+    made: Any = torch._inductor.aot_compile(
+        module,
+        args,
+        kwargs,
+        options={
+            **options,
+            "aot_inductor.package": True,
+            "aot_inductor.package_constants_in_so": False,
+            "aot_inductor.package_constants_on_disk_format": "pickle_weights",
+        },
+    )
+    files = [entry for entry in made if isinstance(entry, str)]
+    (weights,) = (entry for entry in made if not isinstance(entry, str))
+    return files, {name: tensor for name, (tensor, _) in weights.items()}
+
+
+def make_contiguous(module: torch.nn.Module) -> None:
+    """Replaces what is not; tied names stay tied."""
+    made: dict[int, Any] = {}
+    for owner in module.modules():
+        for names in owner._parameters, owner._buffers, owner.__dict__:
+            for name, value in list(names.items()):
+                if isinstance(value, torch.Tensor) and not value.is_contiguous():
+                    new = made.setdefault(id(value), value.detach().contiguous())
+                    names[name] = torch.nn.Parameter(new, False) if isinstance(value, torch.nn.Parameter) else new
+
+
+def write_package(path: str, files: Sequence[str]) -> None:
+    """Packs the files of a model."""
+    from torch._inductor.package import package_aoti  # type: ignore[attr-defined]
+
+    package_aoti(path, list(files))
+
+
+def flatten_call(spec: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The tensors of a call, in the order in which a package takes them."""
+    from torch.export._tree_utils import reorder_kwargs
+
+    tree = torch.utils._pytree.treespec_loads(spec)
+    flat = torch.utils._pytree.tree_leaves((tuple(args), reorder_kwargs(dict(kwargs), tree)))
+    return [value for value in flat if isinstance(value, torch.Tensor)]
+
+
+def unflatten_result(spec: str, tensors: Sequence[torch.Tensor]) -> Any:
+    """What the compiled function returned."""
+    return torch.utils._pytree.tree_unflatten(tensors, torch.utils._pytree.treespec_loads(spec))

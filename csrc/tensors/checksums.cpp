@@ -54,9 +54,9 @@ format::Checksum checksum_of(const format::TensorEntry& entry, std::span<const s
   return builder.build();
 }
 
-/// Compares all entries; `checksum(i)` is that of the i-th as it is now.
+/// Compares all entries; `checksum(i)` is that of the i-th as it is now, and `fault` what another one means.
 void verify(const std::string& source, const format::Header& header,
-            std::span<const format::TensorEntry* const> entries,
+            std::span<const format::TensorEntry* const> entries, std::string_view fault,
             const std::function<format::Checksum(size_t)>& checksum) {
   std::vector<format::Checksum> recorded;
   try {
@@ -81,13 +81,12 @@ void verify(const std::string& source, const format::Header& header,
   }
   if (!damaged.empty()) {
     const size_t first = damaged.front();
-    throw_malformed(source,
-                    "tensor " + format::in_quotes(entries[first]->name) + ": damaged: its checksum is " +
-                        format::to_hex(found[first]) + " but " + format::to_hex(recorded_of(first)) +
-                        " was saved" +
-                        (damaged.size() == 1 ? ""
-                                             : "; " + std::to_string(damaged.size()) + " tensors of " +
-                                                   std::to_string(entries.size()) + " are damaged"));
+    const std::string others = damaged.size() == 1 ? ""
+                                                   : "; " + std::to_string(damaged.size()) + " tensors of " +
+                                                         std::to_string(entries.size()) + " differ";
+    throw_malformed(source, "tensor " + format::in_quotes(entries[first]->name) + ": " + std::string(fault) +
+                                ": its checksum is " + format::to_hex(found[first]) + " but " +
+                                format::to_hex(recorded_of(first)) + " was saved" + others);
   }
 }
 
@@ -144,16 +143,16 @@ std::optional<format::Metadata> with_checksums(
 }
 
 void verify_tensors(const std::string& source, const format::Header& header,
-                    std::span<const format::TensorEntry* const> entries,
-                    std::span<const at::Tensor> tensors) {
-  verify(source, header, entries,
+                    std::span<const format::TensorEntry* const> entries, std::span<const at::Tensor> tensors,
+                    std::string_view fault) {
+  verify(source, header, entries, fault,
          [&](size_t i) { return checksum_of(*entries[i], readable_bytes(tensors[i])); });
 }
 
 void verify_bytes(const std::string& source, const format::Header& header,
                   std::span<const format::TensorEntry* const> entries, const ByteSource& bytes,
                   uint64_t position) {
-  verify(source, header, entries, [&](size_t i) {
+  verify(source, header, entries, kDamaged, [&](size_t i) {
     const format::TensorEntry& entry = *entries[i];
     format::ChecksumBuilder builder(entry.name, entry.dtype, entry.shape);
     std::vector<std::byte> block(std::min<uint64_t>(entry.nbytes(), kBlock));

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "format/checksum.h"
@@ -26,10 +27,15 @@ std::optional<format::Metadata> with_checksums(const std::optional<format::Metad
                                                std::span<const format::TensorSpec> specs,
                                                const std::optional<std::vector<format::Checksum>>& checksums);
 
-/// Compares dense CPU tensors with what the header of `source` records of `entries`. Throws SafetensorError
-/// that names the first damaged one, in the order of the data, or says that the file has no checksums.
+/// What a checksum that differs from the file's own means.
+inline constexpr std::string_view kDamaged = "damaged";
+
+/// Compares dense CPU tensors with what `header` records of `entries`. Throws SafetensorError that names
+/// `source`, `fault` and the first that differs, in the order of the data, or says that there are no
+/// checksums.
 void verify_tensors(const std::string& source, const format::Header& header,
-                    std::span<const format::TensorEntry* const> entries, std::span<const at::Tensor> tensors);
+                    std::span<const format::TensorEntry* const> entries, std::span<const at::Tensor> tensors,
+                    std::string_view fault = kDamaged);
 
 /// The same for bytes that begin at `position + entry.begin` in `bytes`, read in parallel and block by block:
 /// for tensors that go where they cannot be looked at.

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import torch_safetensors
+import torch_safetensors.aoti
 
 ROOT = Path(__file__).resolve().parents[2]
 # LibTorch keeps no binary compatibility between releases.
@@ -156,9 +157,11 @@ def test_linked(
     other: str | None,
     packages: dict[str, Path],
     build: Callable[[str, str], Path],
+    data: Path,
     tmp_path: Path,
 ) -> None:
     """With find_package and the C++ API; also where another copy of the library comes into the process later."""
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("inductor"))
     program = build("linked", package)
     libraries = packages[other] / LIBRARY if other else ""
     version = (ROOT / "VERSION").read_text().strip()
@@ -220,6 +223,23 @@ class Packaged(torch.nn.Module):
         return y + torch_safetensors.load_tensor(self.dict, "y")
 
 
+class Weightless(torch.nn.Module):
+    """Its parameters come from a file, and a constant with the package."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(2, 3))
+        self.bias = torch.nn.Parameter(torch.zeros(2))
+        self.constant = torch.full((2,), 10.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight.t() + self.bias + self.constant
+
+
+#: To compile quickly.
+QUICK = {"aot_inductor.compile_wrapper_opt_level": "O0"}
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with weights, a scripted module and an AOTInductor package that load them."""
@@ -244,7 +264,13 @@ def make_package(folder: Path) -> None:
     torch._inductor.aoti_compile_and_package(
         program,
         package_path=str(folder / "package.pt2"),
-        inductor_configs={"aot_inductor.compile_wrapper_opt_level": "O0"},  # to compile quickly
+        inductor_configs=QUICK,
+    )
+    torch_safetensors.aoti.package(
+        torch.export.export(Weightless(), (torch.ones(4, 3),)),
+        folder / "weightless.pt2",
+        weights=folder / "weightless.safetensors",
+        inductor_configs=QUICK,
     )
 
 

@@ -1,0 +1,96 @@
+#include "packages/record.h"
+
+#include <ATen/Functions.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "format/checksum.h"
+#include "format/header_json.h"
+#include "tensors/source.h"
+#include "torch_safetensors/errors.h"
+
+namespace torch_safetensors::packages {
+namespace {
+
+/// What stands in front of errors about a record.
+const std::string kSource = "package";
+
+const std::string& find(const std::unordered_map<std::string, std::string>& metadata, const char* key) {
+  const auto found = metadata.find(key);
+  if (found == metadata.end()) {
+    tensors::throw_malformed(kSource,
+                             "it does not record its weights: make it with torch_safetensors.aoti.package");
+  }
+  return found->second;
+}
+
+format::Header parse_weights(const std::string& json) {
+  uint64_t data_size = 0;
+  try {
+    const format::HeaderContent content = format::parse_header_json(json);
+    for (const format::TensorEntry& entry : content.tensors) {
+      data_size = std::max(data_size, entry.end);
+    }
+  } catch (const SafetensorError& error) {
+    tensors::throw_malformed(kSource, error.what());
+  }
+  return tensors::parse_header_of(kSource, json, data_size);
+}
+
+at::Tensor bytes_of_hex(const std::string& digits) {
+  at::Tensor bytes = at::empty({static_cast<int64_t>(digits.size() / 2)}, at::kByte);
+  uint8_t* into = bytes.mutable_data_ptr<uint8_t>();
+  for (size_t i = 0; i + 1 < digits.size(); i += 2) {
+    const auto [end, error] = std::from_chars(&digits[i], &digits[i] + 2, *into++, 16);
+    if (error != std::errc() || end != &digits[i] + 2) {
+      tensors::throw_malformed(kSource, "its constants are not hexadecimal at digit " + std::to_string(i));
+    }
+  }
+  return bytes;
+}
+
+}  // namespace
+
+Record::Record(const std::unordered_map<std::string, std::string>& package_metadata)
+    : weights_(parse_weights(find(package_metadata, "torch_safetensors.weights"))),
+      constants_(load(bytes_of_hex(find(package_metadata, "torch_safetensors.constants")))) {}
+
+std::string_view Record::kept(std::string_view name) const {
+  if (weights_.find(name) == nullptr && weights_.metadata()) {
+    for (const auto& [dropped, kept] : weights_.metadata()->pairs()) {
+      if (dropped == name) {
+        return kept;
+      }
+    }
+  }
+  return name;
+}
+
+const format::TensorEntry* Record::weight(std::string_view name) const { return weights_.find(kept(name)); }
+
+const format::TensorEntry* Record::find_in(const format::Header& header,
+                                           const format::TensorEntry& weight) const {
+  if (const format::TensorEntry* const entry = header.find(weight.name)) {
+    return entry;
+  }
+  if (weights_.metadata()) {
+    for (const auto& [dropped, kept] : weights_.metadata()->pairs()) {
+      if (kept == weight.name && header.find(dropped) != nullptr) {
+        return header.find(dropped);
+      }
+    }
+  }
+  return nullptr;
+}
+
+void Record::require_checksums() const {
+  const auto is_recorded = [](const auto& pair) { return pair.first == format::kChecksumsKey; };
+  if (!weights_.metadata() || !std::ranges::any_of(weights_.metadata()->pairs(), is_recorded)) {
+    tensors::throw_malformed(kSource, "no checksums to compare with: make it with digest=True");
+  }
+}
+
+bool Record::knows(std::string_view name) const { return weight(name) != nullptr; }
+
+}  // namespace torch_safetensors::packages

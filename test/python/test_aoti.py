@@ -1,0 +1,210 @@
+"""AOTInductor packages whose weights live in a file: what they need, and other weights for them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from torch_safetensors import SafetensorError, aoti, load_file, save_file
+
+MB = 1 << 20
+
+
+class Model(torch.nn.Module):
+    """Ties, a large weight, one that is not contiguous, a buffer that is not persistent, and constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = torch.nn.Linear(64, 64)
+        self.decoder = torch.nn.Linear(64, 64)
+        self.decoder.weight = self.encoder.weight
+        self.wide = torch.nn.Parameter(torch.rand(64, 65_536))
+        self.turned = torch.nn.Parameter(torch.rand(64, 32).t())
+        self.register_buffer("scale", torch.rand(64))
+        self.register_buffer("mask", torch.rand(64, 2)[:, 0], persistent=False)
+        self.shift = torch.rand(64)
+
+    def forward(self, x: Tensor, *, factor: Tensor) -> dict[str, Tensor]:
+        hidden = self.decoder(self.encoder(x).relu()) * self.scale * self.mask + self.shift
+        hidden = hidden + torch.tensor([float(i) for i in range(64)])
+        return {"narrow": self.turned @ hidden.t(), "wide": (hidden @ self.wide).sum(1) * factor}
+
+
+def make_model(seed: int) -> Model:
+    torch.manual_seed(seed)
+    model = Model().eval().requires_grad_(False)
+    torch.manual_seed(0)  # what is not in the state_dict is the package's
+    model.mask.copy_(torch.rand(64))
+    model.shift.copy_(torch.rand(64))
+    return model
+
+
+def arguments() -> tuple[tuple[Tensor], dict[str, Tensor]]:
+    return (torch.linspace(0, 1, 192).view(3, 64),), {"factor": torch.tensor(0.5)}
+
+
+def make_packages(folder: Path) -> None:
+    """In a process of its own: the caches of Inductor are chosen when it is imported."""
+    program = torch.export.export(make_model(1), *arguments())
+    aoti.package(program, folder / "model.pt2", weights=folder / "first.safetensors", digest=True)
+    tensors = load_file(folder / "first.safetensors")
+    tensors["encoder.weight"] = tensors.pop("decoder.weight")  # as another writer may call it, without a note
+    save_file(tensors | {"unused": torch.ones(2)}, folder / "hub.safetensors")
+    aoti.package(program, folder / "hub.pt2", weights=folder / "hub.safetensors", write_weights=False)
+    for name, bad in {
+        "missing 'scale'": {name: tensor for name, tensor in tensors.items() if name != "scale"},
+        "different 'scale': the program needs torch.float32 [64], the file has torch.float64 [64]": tensors
+        | {"scale": torch.ones(64, dtype=torch.float64)},
+        "no checksums to record": tensors,
+    }.items():
+        save_file(bad, folder / "bad.safetensors")
+        with pytest.raises(SafetensorError, match=r"bad\.safetensors: ") as error:
+            aoti.package(
+                program, folder / "no.pt2", weights=folder / "bad.safetensors", write_weights=False, digest=True
+            )
+        assert name in str(error.value) or "no checksums" in str(error.value)
+    assert not (folder / "no.pt2").exists()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("aoti")
+    paths = [str(Path(__file__).parent), str(Path(aoti.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, pathlib, test_aoti; test_aoti.make_packages(pathlib.Path(sys.argv[1]))",
+            folder,
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    save_file(fine_tuned(2), folder / "second.safetensors")
+    return folder
+
+
+def fine_tuned(seed: int) -> dict[str, Tensor]:
+    state = dict(make_model(seed).state_dict())
+    del state["decoder.weight"]
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def expect(model: aoti.Model, seed: int) -> None:
+    args, kwargs = arguments()
+    torch.testing.assert_close(model(*args, **kwargs), make_model(seed)(*args, **kwargs), rtol=1e-4, atol=1e-4)
+
+
+def mappings(name: str) -> int:
+    return sum(line.rstrip().endswith(f"/{name}") for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def test_weights_are_not_in_the_package(folder: Path) -> None:
+    assert (folder / "model.pt2").stat().st_size < 4 * MB < 16 * MB < (folder / "first.safetensors").stat().st_size
+    names = ["decoder.bias", "decoder.weight", "encoder.bias", "scale", "turned", "wide"]
+    assert sorted(load_file(folder / "first.safetensors")) == names
+
+
+def test_it_computes_what_the_model_does(folder: Path) -> None:
+    expect(aoti.load(folder / "model.pt2", folder / "first.safetensors", strict_digest=True), 1)
+    expect(aoti.load(folder / "model.pt2", folder / "second.safetensors", backend="pread"), 2)
+
+
+def test_a_file_of_others(folder: Path) -> None:
+    """With another name for the tie, and a tensor that the program does not have."""
+    model = aoti.load(folder / "hub.pt2", folder / "hub.safetensors")
+    expect(model, 1)
+    model.swap(folder / "second.safetensors")
+    expect(model, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_weights_are_mapped_and_given_back(folder: Path) -> None:
+    model = aoti.load(folder / "model.pt2", folder / "first.safetensors")
+    for name, seed in ("second", 2), ("first", 1), ("second", 2):
+        aoti.swap(model, folder / f"{name}.safetensors")
+        expect(model, seed)
+        assert mappings("first.safetensors") + mappings("second.safetensors") == 1
+    del model
+    assert mappings("second.safetensors") == 0
+
+
+def test_other_values_are_refused_on_request(folder: Path) -> None:
+    with pytest.raises(
+        SafetensorError, match=r"second\.safetensors: tensor 'scale': not what the package was made with"
+    ):
+        aoti.load(folder / "model.pt2", folder / "second.safetensors", strict_digest=True)
+    with pytest.raises(SafetensorError, match="package: no checksums to compare with"):
+        aoti.load(folder / "hub.pt2", folder / "hub.safetensors", strict_digest=True)
+
+
+def test_weights_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
+    """All that is wrong is told, and the old ones stay."""
+    model = aoti.load(folder / "model.pt2", folder / "first.safetensors")
+    tensors = fine_tuned(2)
+    del tensors["scale"]
+    tensors["turned"] = torch.ones(64, 32)
+    tensors["wide"] = tensors["wide"].half()
+    save_file(tensors | {"more": torch.ones(1)}, tmp_path / "bad.safetensors")
+    with pytest.raises(SafetensorError) as error:
+        model.swap(tmp_path / "bad.safetensors")
+    assert sorted(str(error.value).splitlines()) == [
+        "  different 'turned': the package needs F32 [32, 64], the file has F32 [64, 32]",
+        "  different 'wide': the package needs F32 [64, 65536], the file has F16 [64, 65536]",
+        "  missing 'scale'",
+        "  unexpected 'more'",
+        f"{tmp_path}/bad.safetensors: these are not weights of this package:",
+    ]
+    expect(model, 1)
+    with pytest.raises(FileNotFoundError):
+        model.swap(tmp_path / "none.safetensors")
+    expect(model, 1)
+    save_file(fine_tuned(2) | {"more": torch.ones(1)}, tmp_path / "more.safetensors")
+    with pytest.raises(SafetensorError, match="unexpected 'more'"):
+        model.swap(tmp_path / "more.safetensors")
+    model.swap(tmp_path / "more.safetensors", strict=False)
+    expect(model, 2)
+
+
+def test_swap_while_threads_call(folder: Path) -> None:
+    model = aoti.load(folder / "model.pt2", folder / "first.safetensors", runners=2)
+    args, kwargs = arguments()
+    first = model(*args, **kwargs)["narrow"]
+    model.swap(folder / "second.safetensors")
+    second = model(*args, **kwargs)["narrow"]
+    assert not torch.equal(first, second)
+    done = threading.Event()
+    seen: list[str] = []
+
+    def call() -> None:
+        while not done.is_set():
+            result = model(*args, **kwargs)["narrow"]
+            seen.append("first" if torch.equal(result, first) else "second" if torch.equal(result, second) else "mixed")
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        swaps = 0
+        while swaps < 20 or not {"first", "second"} <= set(seen):
+            model.swap(folder / ("first.safetensors" if swaps % 2 == 0 else "second.safetensors"))
+            swaps += 1
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert set(seen) == {"first", "second"}
+
+
+def test_not_a_package_of_ours(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(RuntimeError):
+        aoti.load(tmp_path / "none.pt2", folder / "first.safetensors")

@@ -1,0 +1,205 @@
+"""AOTInductor packages whose weights live in a safetensors file: one package, many fine-tunes.
+
+>>> program = torch.export.export(model, example_inputs)
+>>> aoti.package(program, "model.pt2", weights="model.safetensors")
+>>> model = aoti.load("model.pt2", "model.safetensors")
+>>> model(*inputs)
+>>> model.swap("fine-tuned.safetensors")
+
+In C++ ``torch_safetensors/packages.h`` loads and swaps the same files, without Python.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import _torch_private
+from ._arguments import PathLike, operator_filename
+from ._errors import SafetensorError, printable, translate
+from ._files import load_file, save
+from ._models import save_state
+
+__all__ = ["Model", "load", "package", "swap"]
+
+#: Where a package's metadata has what csrc/packages/record.h reads.
+_WEIGHTS = "torch_safetensors.weights"
+_CONSTANTS = "torch_safetensors.constants"
+#: Where a file has checksums.
+_CHECKSUMS = "torch_safetensors.xxh3_128"
+
+
+def package(
+    program: torch.export.ExportedProgram,
+    package_path: PathLike,
+    *,
+    weights: PathLike,
+    write_weights: bool = True,
+    digest: bool = False,
+    inductor_configs: Mapping[str, Any] | None = None,
+) -> None:
+    """Compiles a program into a package without its parameters and buffers, which go to a file of their own.
+
+    What has no name in the program's ``state_dict`` (constants, buffers that are not persistent) stays in the package.
+
+    Args:
+        program: from ``torch.export.export``.
+        package_path: the ``.pt2`` to write.
+        weights: the safetensors file to write, as :func:`save_model` would, or to use as it is.
+        write_weights: False leaves ``weights`` as it is. It must have every parameter and buffer that the compiled code
+            reads, under its name or that of a tie, with its dtype and shape; other tensors in it are allowed for.
+        digest: records checksums, so that :func:`load` can refuse all other values (``strict_digest``).
+        inductor_configs: as for ``torch._inductor.aoti_compile_and_package``.
+
+    Raises:
+        SafetensorError: with ``write_weights=False``: ``weights`` is not of this program or has no checksums to record.
+        ValueError: a tensor that cannot be saved.
+        OSError: what the operating system reports.
+    """
+    path = os.fspath(package_path)
+    files, constants = _torch_private.compile_without_weights(program, inductor_configs or {})
+    if write_weights:
+        warning = save_state(program.state_dict, weights, None, True, False, digest)
+        if warning:
+            warnings.warn(warning, stacklevel=2)
+    named = {name: tensor for name, tensor in constants.items() if name in program.state_dict}
+    inside = {name: tensor.detach().cpu() for name, tensor in constants.items() if name not in named}
+    record = {
+        _WEIGHTS: _record(named, program.state_dict, weights, digest=digest),
+        _CONSTANTS: save({name: tensor.clone() for name, tensor in inside.items()}).hex(),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        _torch_private.write_package(path, [_with_metadata(file, record, folder) for file in files])
+
+
+def load(
+    package_path: PathLike,
+    weights: PathLike,
+    device: str | int | torch.device | None = None,
+    *,
+    strict: bool = True,
+    strict_digest: bool = False,
+    backend: str = "auto",
+    runners: int = 1,
+) -> Model:
+    """A package from :func:`package` with weights, ready to be called.
+
+    Args:
+        package_path: the ``.pt2``.
+        weights: a safetensors file with the tensors that the package needs. On the CPU they are mapped, not copied.
+        device: of the kind that it was compiled for, and which one of them; None for the current one.
+        strict: False accepts tensors in the file that the package does not know.
+        strict_digest: True refuses other values than those it was made with (which needs ``digest=True`` there).
+        backend: see :func:`load_file`.
+        runners: how many threads can run it at once; others wait.
+
+    Raises:
+        SafetensorError: the package was not made by :func:`package`, or the file has not the weights it needs; all that
+            is missing, unexpected or different is listed.
+        OSError: what the operating system reports.
+        RuntimeError: what torch reports of the package.
+    """
+    index = -1 if device is None else torch.device(device).index
+    arguments = os.fspath(package_path), operator_filename(weights), -1 if index is None else index, runners
+    try:
+        model = torch.classes.safetensors._Package(*arguments, strict, strict_digest, backend)
+    except RuntimeError as error:
+        raise _translate(error, weights) from None
+    return Model(model)
+
+
+def swap(
+    model: Model, weights: PathLike, *, strict: bool = True, strict_digest: bool = False, backend: str = "auto"
+) -> None:
+    """See :meth:`Model.swap`."""
+    model.swap(weights, strict=strict, strict_digest=strict_digest, backend=backend)
+
+
+class Model:
+    """A compiled model and its weights, from :func:`load`. Threads may call it, and swap its weights meanwhile."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._in_spec, self._out_spec = model.call_spec()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs it, with the arguments of the module that was exported."""
+        tensors = self._model.run(_torch_private.flatten_call(self._in_spec, args, kwargs))
+        return _torch_private.unflatten_result(self._out_spec, tensors)
+
+    def swap(
+        self, weights: PathLike, *, strict: bool = True, strict_digest: bool = False, backend: str = "auto"
+    ) -> None:
+        """Puts other weights in place between two calls.
+
+        A call sees wholly the old or wholly the new ones. The file is checked first, as by :func:`load`; if that fails,
+        the old weights stay in service.
+        """
+        try:
+            self._model.swap(operator_filename(weights), strict, strict_digest, backend)
+        except RuntimeError as error:
+            raise _translate(error, weights) from None
+
+
+def _record(
+    named: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], weights: PathLike, *, digest: bool
+) -> str:
+    """The header of the file, with the names of ties that it does not tell of; checked against what is needed."""
+    with Path(os.fsdecode(weights)).open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    metadata = header["__metadata__"] = header.get("__metadata__") or {}
+    if digest and _CHECKSUMS not in metadata:
+        raise SafetensorError(f"{printable(weights)}: no checksums to record: save it with checksum=True")
+    tied: dict[tuple[Any, ...], list[str]] = {}
+    for name, tensor in state.items():
+        tied.setdefault(_identity(tensor), []).append(name)
+    present = load_file(weights, "meta")
+    wrong = []
+    for name, tensor in named.items():
+        names = tied[_identity(state[name])]
+        kept = next((other for other in (name, metadata.get(name), *names) if other in present), None)
+        if kept is None:
+            wrong.append(f"missing {name!r}")
+            continue
+        found, needed = (f"{one.dtype} {list(one.shape)}" for one in (present[kept], tensor))
+        if found != needed:
+            wrong.append(f"different {name!r}: the program needs {needed}, the file has {found}")
+        metadata |= {other: kept for other in names if other not in present}
+    if wrong:
+        raise SafetensorError("\n  ".join([f"{printable(weights)}: these are not weights of this program:", *wrong]))
+    return json.dumps(header, ensure_ascii=False)
+
+
+def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Equal for names of one tensor."""
+    return (
+        tensor.device,
+        tensor.untyped_storage().data_ptr(),
+        tensor.storage_offset(),
+        tensor.dtype,
+        tensor.shape,
+        tensor.stride(),
+        None if tensor.numel() else id(tensor),
+    )
+
+
+def _with_metadata(file: str, record: Mapping[str, str], folder: str) -> str:
+    """The file of a package; a copy of it with the record, where it is metadata: of several, torch reads any."""
+    if not file.endswith("_metadata.json"):
+        return file
+    copy = Path(folder, Path(file).name)
+    copy.write_text(json.dumps({**json.loads(Path(file).read_text()), **record}))
+    return str(copy)
+
+
+def _translate(error: RuntimeError, weights: PathLike) -> Exception:
+    if type(error) is RuntimeError and str(error).startswith("package: "):
+        return SafetensorError(str(error))
+    return translate(error, weights)
