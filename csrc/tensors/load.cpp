@@ -107,12 +107,19 @@ Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verif
   const bool on_meta = device.is_meta();
   // Only to alias: a copy-on-write tensor need not be materialised to be read.
   std::byte* const writable = copy || bytes.empty() ? nullptr : writable_bytes(buffer).data();
+  // All of them first: what torch cannot hold is an error whether a tensor before it can be aliased or not.
+  std::vector<TensorType> types;
+  types.reserve(header.tensors().size());
+  for (const format::TensorEntry& entry : header.tensors()) {
+    types.push_back(tensor_type(kBytes, entry));
+  }
   std::vector<at::Tensor> tensors;
   std::vector<io::CopyRange> copies;
   std::vector<std::span<std::byte>> copied;
-  tensors.reserve(header.tensors().size());
-  for (const format::TensorEntry& entry : header.tensors()) {
-    const TensorType type = tensor_type(kBytes, entry);
+  tensors.reserve(types.size());
+  for (size_t i = 0; i < types.size(); ++i) {
+    const format::TensorEntry& entry = header.tensors()[i];
+    const TensorType& type = types[i];
     const uint64_t begin = data_begin + entry.begin;
     if (copy || on_meta) {
       tensors.push_back(empty_tensor(type, on_meta ? device : at::kCPU));

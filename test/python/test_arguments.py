@@ -353,6 +353,15 @@ def test_alias_needs_aligned_data() -> None:
     assert load(data)["w"].view(torch.uint8).tolist() == list(b"abcd")
 
 
+@pytest.mark.parametrize("copy", [True, False])
+def test_what_torch_cannot_hold_is_told_before_what_cannot_be_aliased(copy: bool) -> None:
+    """To pass copy=True would not help."""
+    first, second = '"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}', '"x":{"dtype":"F4","shape":[0,5],'
+    data = bytearray(make_file(f'{{{first},{second}"data_offsets":[4,4]}}', b"abcd"))
+    assert int.from_bytes(data[:8], "little") % 4 != 0
+    check_refused(lambda: load(data, copy=copy), SafetensorError, "bytes: tensor 'x': torch cannot hold F4 [0, 5]")
+
+
 def test_alias_needs_dense_data_on_the_cpu() -> None:
     data = torch.frombuffer(bytearray(save({"w": torch.ones(2)})), dtype=torch.uint8)
     spread = torch.stack([data, data], dim=1)[:, 0]
