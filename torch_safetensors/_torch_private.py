@@ -168,6 +168,8 @@ def compile_without_weights(
             "aot_inductor.package": True,
             "aot_inductor.package_constants_in_so": False,
             "aot_inductor.package_constants_on_disk_format": "pickle_weights",
+            # Else the values of small ones become code, and other weights would change nothing.
+            "always_keep_tensor_constants": True,
         },
     )
     files = [entry for entry in made if isinstance(entry, str)]

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch_safetensors
-from torch_safetensors import load, load_file, load_tensor, safe_open, save, save_file
+from torch_safetensors import SafetensorError, load, load_file, load_tensor, safe_open, save, save_file
 
 
 class Wrapper(torch.Tensor):
@@ -357,7 +357,7 @@ def test_alias_needs_aligned_data() -> None:
 def test_what_torch_cannot_hold_is_told_before_what_cannot_be_aliased(copy: bool) -> None:
     """To pass copy=True would not help."""
     first, second = '"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}', '"x":{"dtype":"F4","shape":[0,5],'
-    data = bytearray(make_file(f'{{{first},{second}"data_offsets":[4,4]}}', b"abcd"))
+    data = bytearray(make_file(f'{{{first},{second}"data_offsets":[4,4]}}}} ', b"abcd"))
     assert int.from_bytes(data[:8], "little") % 4 != 0
     check_refused(lambda: load(data, copy=copy), SafetensorError, "bytes: tensor 'x': torch cannot hold F4 [0, 5]")
 

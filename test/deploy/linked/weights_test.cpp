@@ -1,3 +1,4 @@
+#include <ATen/Functions.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <torch_safetensors/errors.h>
 #include <torch_safetensors/packages.h>
