@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -83,22 +84,23 @@ def make_packages(folder: Path) -> None:
     assert not (folder / "no.pt2").exists()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("aoti")
+def run(folder: Path, *arguments: str | Path) -> None:
+    """Runs Python there, with a cache for Inductor of its own."""
     paths = [str(Path(__file__).parent), str(Path(aoti.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys, pathlib, test_aoti; test_aoti.make_packages(pathlib.Path(sys.argv[1]))",
-            folder,
-        ],
+        [sys.executable, *arguments],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("aoti")
+    run(folder, "-c", "import sys, pathlib, test_aoti; test_aoti.make_packages(pathlib.Path(sys.argv[1]))", folder)
     save_file(fine_tuned(2), folder / "second.safetensors")
     return folder
 
@@ -227,3 +229,9 @@ def test_swap_while_threads_call(folder: Path) -> None:
 def test_not_a_package_of_ours(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(RuntimeError):
         aoti.load(tmp_path / "none.pt2", folder / "first.safetensors")
+
+
+def test_the_documented_example(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/deployment.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    run(tmp_path, "-c", program)

@@ -90,7 +90,7 @@ TEST_F(Weights, ThoseThatDoNotFitAreRefusedAndTheOldStay) {
     const std::string text = error.what();
     EXPECT_EQ(text.find(data("other.safetensors") + ": these are not weights of this package:"), 0U) << text;
     for (const char* part : {"missing 'bias'", "unexpected 'other'",
-                             "different 'weight': the package needs F32[2,3], the file has F32[2,4]"}) {
+                             "different 'weight': the package needs F32 [2, 3], the file has F32 [2, 4]"}) {
       EXPECT_NE(text.find(part), std::string::npos) << text;
     }
   }
