@@ -37,7 +37,9 @@ size_t threads() {
 class ReadAheadTest : public ::testing::Test {
  protected:
   /// The thread sanitizer starts a thread of its own with the first of the program.
-  ReadAheadTest() { std::thread([] {}).join(); }
+  ReadAheadTest() {
+    std::thread([] {}).join();
+  }
 
   std::string make(size_t size) { return write_file(directory_ / "f", std::string(size, 'x')); }
 

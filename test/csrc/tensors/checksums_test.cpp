@@ -95,8 +95,7 @@ TEST(ChecksumsOfManyTest, ThreadsNameTheFirstDamagedOne) {
   bytes[data + 37 * 40'000 + 39'999] ^= 1;
   io::write_file(path, bytes);
   expect_error<SafetensorError>("tensor 't137': damaged: ", [&] { load_file(path, at::kCPU, "auto", true); });
-  expect_error<SafetensorError>("2 tensors of 200 differ",
-                                [&] { load_file(path, at::kCPU, "auto", true); });
+  expect_error<SafetensorError>("2 tensors of 200 differ", [&] { load_file(path, at::kCPU, "auto", true); });
 }
 
 TEST(ChecksumsOfModelTest, LoadModelVerifiesBeforeItWrites) {
