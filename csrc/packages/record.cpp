@@ -54,34 +54,30 @@ at::Tensor bytes_of_hex(const std::string& digits) {
 
 Record::Record(const std::unordered_map<std::string, std::string>& package_metadata)
     : weights_(parse_weights(find(package_metadata, "torch_safetensors.weights"))),
-      constants_(load(bytes_of_hex(find(package_metadata, "torch_safetensors.constants")))) {}
-
-std::string_view Record::kept(std::string_view name) const {
-  if (weights_.find(name) == nullptr && weights_.metadata()) {
+      constants_(load(bytes_of_hex(find(package_metadata, "torch_safetensors.constants")))) {
+  if (weights_.metadata()) {
     for (const auto& [dropped, kept] : weights_.metadata()->pairs()) {
-      if (dropped == name) {
-        return kept;
+      if (weights_.find(dropped) == nullptr && weights_.find(kept) != nullptr) {
+        kept_.emplace(dropped, kept);
+        dropped_.emplace(kept, dropped);
       }
     }
   }
-  return name;
 }
 
-const format::TensorEntry* Record::weight(std::string_view name) const { return weights_.find(kept(name)); }
+const format::TensorEntry* Record::weight(std::string_view name) const {
+  const auto found = kept_.find(std::string(name));
+  return weights_.find(found == kept_.end() ? name : found->second);
+}
 
 const format::TensorEntry* Record::find_in(const format::Header& header,
                                            const format::TensorEntry& weight) const {
-  if (const format::TensorEntry* const entry = header.find(weight.name)) {
-    return entry;
+  const format::TensorEntry* entry = header.find(weight.name);
+  const auto [begin, end] = dropped_.equal_range(std::string(weight.name));
+  for (auto name = begin; entry == nullptr && name != end; ++name) {
+    entry = header.find(name->second);
   }
-  if (weights_.metadata()) {
-    for (const auto& [dropped, kept] : weights_.metadata()->pairs()) {
-      if (kept == weight.name && header.find(dropped) != nullptr) {
-        return header.find(dropped);
-      }
-    }
-  }
-  return nullptr;
+  return entry;
 }
 
 void Record::require_checksums() const {

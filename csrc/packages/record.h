@@ -40,10 +40,11 @@ class Record {
   bool knows(std::string_view name) const;
 
  private:
-  std::string_view kept(std::string_view name) const;
-
   format::Header weights_;
   TensorDict constants_;
+  /// By another name of a weight, the one it was saved under; and the other way round.
+  std::unordered_map<std::string, std::string> kept_;
+  std::unordered_multimap<std::string, std::string> dropped_;
 };
 
 }  // namespace torch_safetensors::packages
