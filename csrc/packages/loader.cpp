@@ -1,8 +1,6 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
-#include <mutex>
-
 #include "packages/constants.h"
 
 namespace torch_safetensors {
@@ -38,8 +36,11 @@ struct ConstantsAccess {
     const auto metadata = loader.get_metadata();
     const packages::Record record(metadata);
     auto impl = std::make_unique<Constants::Impl>();
-    impl->tensors = packages::read_constants(record, loader.get_constant_fqns(), filename,
-                                             at::Device(metadata.at("AOTI_DEVICE_KEY")), options);
+    at::Device device(metadata.at("AOTI_DEVICE_KEY"));
+    if (!device.is_cpu()) {
+      device.set_index(options.device_index);
+    }
+    impl->tensors = packages::read_constants(record, loader.get_constant_fqns(), filename, device, options);
     loader.load_constants(impl->tensors, use_inactive, /*check_full_update=*/true, /*user_managed=*/true);
     return std::unique_ptr<Constants>(new Constants(std::move(impl)));
   }

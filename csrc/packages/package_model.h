@@ -28,6 +28,7 @@ class PackageModel : public torch::CustomClassHolder {
   std::vector<std::string> call_spec();
 
  private:
+  const c10::DeviceIndex device_index_;
   std::mutex swapping_;
   std::unique_ptr<Constants> constants_;  // outlives the loader
   torch::inductor::AOTIModelPackageLoader loader_;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <memory>
 #include <string>
@@ -24,6 +25,8 @@ struct ConstantsOptions {
   bool strict_digest = false;
   /// As for `load_file`.
   std::string backend = "auto";
+  /// The loader's, of the kind of device that the package was compiled for; -1 is the current one.
+  c10::DeviceIndex device_index = -1;
 };
 
 /// Weights that a loader reads while it runs. Destroying them gives their memory back, so they must outlive
