@@ -42,6 +42,9 @@ struct ConstantsAccess {
     }
     impl->tensors = packages::read_constants(record, loader.get_constant_fqns(), filename, device, options);
     loader.load_constants(impl->tensors, use_inactive, /*check_full_update=*/true, /*user_managed=*/true);
+    // Else the first run does it, which makes all others wait; and with torch 2.11 two of them can wait for
+    // each other for ever.
+    loader.get_runner()->run_const_fold(use_inactive);
     return std::unique_ptr<Constants>(new Constants(std::move(impl)));
   }
 };
