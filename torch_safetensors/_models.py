@@ -234,13 +234,13 @@ def _assign(
     for name, old in state.items():
         if name in loaded and name not in unexpected:
             new = loaded[name]
-            by_memory.setdefault(_memory(old), new if new.shape == old.shape else new.view(old.shape))
+            by_memory.setdefault(memory_of(old), new if new.shape == old.shape else new.view(old.shape))
     storages = {memory[0] for memory in by_memory}
     # By object, too: one parameter under several names stays one, several over one memory stay several.
     replacements: dict[int, torch.Tensor] = {}
     new_state: _State = {}
     for name, old in state.items():
-        memory = _memory(old)
+        memory = memory_of(old)
         if memory in by_memory:
             if id(old) not in replacements:
                 replacements[id(old)] = _in_place_of(old, by_memory[memory])
@@ -254,7 +254,7 @@ def _assign(
     return missing, unexpected
 
 
-def _memory(tensor: torch.Tensor) -> tuple[object, ...]:
+def memory_of(tensor: torch.Tensor) -> tuple[object, ...]:
     """What names of one tensor have in common, also on meta, where nothing has an address."""
     storage = tensor.untyped_storage()._cdata
     return storage, tensor.storage_offset(), tensor.dtype, tensor.shape, tensor.stride()

@@ -25,7 +25,7 @@ from . import _torch_private
 from ._arguments import PathLike, operator_filename
 from ._errors import SafetensorError, printable, translate
 from ._files import load_file, save
-from ._models import save_state
+from ._models import memory_of, save_state
 
 __all__ = ["Model", "load", "package", "swap"]
 
@@ -159,11 +159,11 @@ def _record(
         raise SafetensorError(f"{printable(weights)}: no checksums to record: save it with checksum=True")
     tied: dict[tuple[Any, ...], list[str]] = {}
     for name, tensor in state.items():
-        tied.setdefault(_identity(tensor), []).append(name)
+        tied.setdefault(memory_of(tensor), []).append(name)
     present = load_file(weights, "meta")
     wrong = []
     for name, tensor in named.items():
-        names = tied[_identity(state[name])]
+        names = tied[memory_of(state[name])]
         kept = next((other for other in (name, metadata.get(name), *names) if other in present), None)
         if kept is None:
             wrong.append(f"missing {name!r}")
@@ -175,19 +175,6 @@ def _record(
     if wrong:
         raise SafetensorError("\n  ".join([f"{printable(weights)}: these are not weights of this program:", *wrong]))
     return json.dumps(header, ensure_ascii=False)
-
-
-def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Equal for names of one tensor."""
-    return (
-        tensor.device,
-        tensor.untyped_storage().data_ptr(),
-        tensor.storage_offset(),
-        tensor.dtype,
-        tensor.shape,
-        tensor.stride(),
-        None if tensor.numel() else id(tensor),
-    )
 
 
 def _with_metadata(file: str, record: Mapping[str, str], folder: str) -> str:
