@@ -1,7 +1,7 @@
 #include <torch/library.h>
 
 #include "modules/operators.h"
-#include "packages/package_model.h"
+#include "packages/python_package.h"
 #include "tensors/expect.h"
 #include "tensors/load.h"
 #include "tensors/prefetch.h"
@@ -165,11 +165,11 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       .def("take", &tensors::Prefetch::take)
       .def("take_any", &tensors::Prefetch::take_any)
       .def("close", &tensors::Prefetch::close);
-  m.class_<packages::PackageModel>("_Package")
+  m.class_<packages::PythonPackage>("_Package")
       .def(torch::init<std::string, std::string, int64_t, int64_t, bool, bool, std::string>())
-      .def("run", &packages::PackageModel::run)
-      .def("swap", &packages::PackageModel::swap)
-      .def("call_spec", &packages::PackageModel::call_spec);
+      .def("run", &packages::PythonPackage::run)
+      .def("swap", &packages::PythonPackage::swap)
+      .def("call_spec", &packages::PythonPackage::call_spec);
   m.class_<tensors::PythonSave>("_PythonSave")
       .def(torch::init<std::string, std::vector<int64_t>, tensors::WrappedTensors, std::optional<Metadata>,
                        bool>())

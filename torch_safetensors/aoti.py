@@ -116,10 +116,16 @@ def load(
 
 
 def swap(
-    model: Model, weights: PathLike, *, strict: bool = True, strict_digest: bool = False, backend: str = "auto"
+    model: Model,
+    weights: PathLike,
+    *,
+    strict: bool = True,
+    strict_digest: bool = False,
+    backend: str = "auto",
+    in_place: bool = False,
 ) -> None:
     """See :meth:`Model.swap`."""
-    model.swap(weights, strict=strict, strict_digest=strict_digest, backend=backend)
+    model.swap(weights, strict=strict, strict_digest=strict_digest, backend=backend, in_place=in_place)
 
 
 class Model:
@@ -135,15 +141,30 @@ class Model:
         return _torch_private.unflatten_result(self._out_spec, tensors)
 
     def swap(
-        self, weights: PathLike, *, strict: bool = True, strict_digest: bool = False, backend: str = "auto"
+        self,
+        weights: PathLike,
+        *,
+        strict: bool = True,
+        strict_digest: bool = False,
+        backend: str = "auto",
+        in_place: bool = False,
     ) -> None:
         """Puts other weights in place between two calls.
 
-        A call sees wholly the old or wholly the new ones. The file is checked first, as by :func:`load`; if that fails,
-        the old weights stay in service.
+        A call sees wholly the old or wholly the new ones; those that begin wait for those that have begun. The file is
+        checked first, as by :func:`load`; if anything fails, the old weights stay in service.
+
+        Args:
+            weights: see :func:`load`.
+            strict: see :func:`load`.
+            strict_digest: see :func:`load`.
+            backend: see :func:`load`.
+            in_place: weights that are copies (on devices, or with ``backend="pread"``) are overwritten one by one,
+                while calls wait, instead of loaded beside the old ones, for which there may be no memory. If reading
+                fails in the middle of it, the old ones are read again, and only if this fails, too, calls raise.
         """
         try:
-            self._model.swap(operator_filename(weights), strict, strict_digest, backend)
+            self._model.swap(operator_filename(weights), strict, strict_digest, backend, in_place)
         except RuntimeError as error:
             raise _translate(error, weights) from None
 

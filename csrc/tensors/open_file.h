@@ -58,6 +58,9 @@ class OpenFile {
   /// The path, as it stands in front of messages.
   const std::string& source() const { return source_; }
 
+  /// Whether tensors on the CPU are its pages.
+  bool is_mapped() const { return backend_ == Backend::kMmap; }
+
   /// The entry of that name. Throws SafetensorError.
   const format::TensorEntry& entry(std::string_view name) const;
 

@@ -23,9 +23,11 @@ static struct {
 static size_t fault_count;
 static char log_text[4096];
 
-/* The calls that the library itself makes, whatever they are: how many there were, which of them fails, and its name. */
+/* The calls that the library itself makes, whatever they are: how many there were, which of them fail, and the
+   name of the last that did. */
 static long own_calls;
 static long failing_call = -1;
+static long failing_calls;
 static int failing_error;
 static char failed[16];
 
@@ -52,8 +54,9 @@ void faults_reset(void) {
   failed[0] = '\0';
 }
 
-void faults_fail_call(long index, int error) {
+void faults_fail_call(long index, long count, int error) {
   failing_call = index;
+  failing_calls = count;
   failing_error = error;
 }
 
@@ -96,7 +99,8 @@ static int own_fails(const void *caller, const char *call) {
   if ((failing_call < 0 && fault_count == 0) || !is_own(caller)) {
     return 0;
   }
-  if (failing_call >= 0 && __atomic_fetch_add(&own_calls, 1, __ATOMIC_SEQ_CST) == failing_call) {
+  const long call_index = failing_call < 0 ? -1 : __atomic_fetch_add(&own_calls, 1, __ATOMIC_SEQ_CST);
+  if (call_index >= 0 && call_index >= failing_call && call_index < failing_call + failing_calls) {
     strncpy(failed, call, sizeof failed - 1);
     return fail(failing_error);
   }

@@ -45,14 +45,16 @@ def bytes_read() -> int:
 
 
 @contextlib.contextmanager
-def failing_call(index: int, error: int) -> Iterator[None]:
-    """The call of that number (from 0) among all system calls that the library makes fails; or kills the process."""
+def failing_call(index: int, error: int, count: int = 1) -> Iterator[None]:
+    """The call of that number (from 0) among all system calls that the library makes fails, or kills the process; so
+    do those after it, as many as ``count``.
+    """
     _function("faults_reset", None)()
-    _library.faults_fail_call(ctypes.c_long(index), error)
+    _library.faults_fail_call(ctypes.c_long(index), ctypes.c_long(count), error)
     try:
         yield
     finally:
-        _library.faults_fail_call(ctypes.c_long(-1), 0)
+        _library.faults_fail_call(ctypes.c_long(-1), ctypes.c_long(0), 0)
 
 
 def failed_call() -> str | None:

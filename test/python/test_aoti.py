@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import re
-import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from faults import failed_call, failing_call
+from helpers import run_in_process
 from torch import Tensor
 
 from torch_safetensors import SafetensorError, aoti, load_file, save_file
@@ -43,6 +48,18 @@ class Model(torch.nn.Module):
         hidden = hidden + torch.tensor([float(i) for i in range(64)])
         hidden = hidden * (self.ones * 2) + self.zeros + self.zero + (self.few * self.few)[:, None]
         return {"narrow": self.turned @ hidden.t(), "wide": (hidden @ self.wide).sum(1) * factor}
+
+
+class Folded(torch.nn.Module):
+    """Computes something of its weights alone, which a package can do once for each file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = torch.nn.Parameter(torch.ones(8, 8))
+        self.right = torch.nn.Parameter(torch.ones(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ (self.left @ self.right).relu()
 
 
 def make_model(seed: int) -> Model:
@@ -82,27 +99,22 @@ def make_packages(folder: Path) -> None:
             )
         assert name in str(error.value) or "no checksums" in str(error.value)
     assert not (folder / "no.pt2").exists()
-
-
-def run(folder: Path, *arguments: str | Path) -> None:
-    """Runs Python there, with a cache for Inductor of its own."""
-    paths = [str(Path(__file__).parent), str(Path(aoti.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")},
-        capture_output=True,
-        text=True,
+    aoti.package(
+        torch.export.export(Folded().eval().requires_grad_(False), (torch.ones(2, 8),)),
+        folder / "folded.pt2",
+        weights=folder / "folded.safetensors",
+        inductor_configs={"aot_inductor.use_runtime_constant_folding": True},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("aoti")
-    run(folder, "-c", "import sys, pathlib, test_aoti; test_aoti.make_packages(pathlib.Path(sys.argv[1]))", folder)
-    save_file(fine_tuned(2), folder / "second.safetensors")
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
+        run_in_process(make_packages, folder)
+        save_file(fine_tuned(2), folder / "second.safetensors")
+        yield folder
 
 
 def fine_tuned(seed: int) -> dict[str, Tensor]:
@@ -226,12 +238,128 @@ def test_swap_while_threads_call(folder: Path) -> None:
     assert set(seen) == {"first", "second"}
 
 
+def test_swap_while_calls_always_overlap(folder: Path) -> None:
+    """Torch's own lock lets calls pass a swap that waits, which never comes to an end then."""
+    model = aoti.load(folder / "model.pt2", folder / "first.safetensors")
+    args, kwargs = arguments()
+    done = threading.Event()
+
+    def call() -> None:
+        while not done.is_set():
+            model(*args, **kwargs)
+
+    def swap() -> None:
+        for _ in range(5):
+            model.swap(folder / "second.safetensors")
+
+    callers = [threading.Thread(target=call) for _ in range(6)]
+    swapper = threading.Thread(target=swap, daemon=True)
+    for thread in [*callers, swapper]:
+        thread.start()
+    swapper.join(60)
+    came_to_an_end = not swapper.is_alive()
+    done.set()
+    for thread in callers:
+        thread.join()
+    assert came_to_an_end
+    expect(model, 2)
+
+
+def test_what_is_computed_from_weights_alone(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = aoti.load(folder / "folded.pt2", folder / "folded.safetensors", backend="pread")
+    torch.testing.assert_close(model(torch.ones(2, 8)), torch.full((2, 8), 64.0))
+    for value, in_place in (2.0, False), (3.0, True):
+        tensors = {"left": torch.full((8, 8), value), "right": torch.ones(8, 8)}
+        save_file(tensors, tmp_path / "other.safetensors")
+        model.swap(tmp_path / "other.safetensors", backend="pread", in_place=in_place)
+        torch.testing.assert_close(model(torch.ones(2, 8)), torch.full((2, 8), 64 * value))
+    assert capfd.readouterr() == ("", "")
+
+
+# --- over the old weights ------------------------------------------------------------------------
+
+
+def growth_of_swaps(folder: Path) -> list[int]:
+    """By how many bytes the memory of this process grew in a swap of copies, and in one in place."""
+    model = aoti.load(folder / "model.pt2", folder / "first.safetensors", backend="pread")
+    expect(model, 1)
+    growth = []
+    for name, seed, in_place in ("second", 2, False), ("first", 1, True), ("second", 2, True):
+        Path("/proc/self/clear_refs").write_text("5")
+        before = memory("VmRSS")
+        model.swap(folder / f"{name}.safetensors", backend="pread", in_place=in_place)
+        growth.append(memory("VmHWM") - before)
+        expect(model, seed)
+    return growth
+
+
+def memory(key: str) -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def test_a_swap_in_place_needs_no_memory(folder: Path, worker: Any) -> None:
+    both, *in_place = worker(growth_of_swaps, folder)
+    assert both > 15 * MB
+    assert max(in_place) < 4 * MB
+
+
+def failures_of_swaps(folder: Path, count: int) -> list[tuple[str, bool]]:
+    """Swaps in place, in each of which so many system calls fail, later and later ones. What failed last where that
+    made the swap fail, and whether calls raised then; if they did not, the old weights served.
+    """
+    outcomes = []
+    model = aoti.load(folder / "model.pt2", folder / "first.safetensors", backend="pread")
+    for index in itertools.count():
+        in_service = 2
+        with failing_call(index, errno.EIO, count):
+            try:
+                model.swap(folder / "second.safetensors", backend="pread", in_place=True)
+            except OSError:
+                in_service = 1
+            name = failed_call()
+        try:
+            expect(model, in_service)
+            raises = False
+        except RuntimeError as error:
+            if "a swap in place failed, and so did reading the old weights again" not in str(error):
+                raise
+            raises = True
+        if name is None:
+            return outcomes
+        if in_service == 1:
+            outcomes.append((name, raises))
+        model.swap(folder / "first.safetensors", backend="pread", in_place=index % 2 == 0)
+        expect(model, 1)
+    raise AssertionError
+
+
+def test_a_swap_in_place_that_fails_leaves_the_old_weights(folder: Path, worker: Any) -> None:
+    """What preadv could not read is read by pread once more: both must fail."""
+    outcomes = worker(failures_of_swaps, folder, 2)
+    assert sum(name == "pread" for name, raises in outcomes) > 1  # the header, and what goes over the old weights
+    assert not any(raises for name, raises in outcomes)
+
+
+def test_a_swap_in_place_without_a_way_back(folder: Path, worker: Any) -> None:
+    """Rather no results than wrong ones; and another swap mends it."""
+    outcomes = worker(failures_of_swaps, folder, 1000)
+    assert any(raises for name, raises in outcomes)
+    assert not all(raises for name, raises in outcomes)  # those that did not come to writing
+
+
 def test_not_a_package_of_ours(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(RuntimeError):
         aoti.load(tmp_path / "none.pt2", folder / "first.safetensors")
 
 
-def test_the_documented_example(tmp_path: Path) -> None:
+def run_documented(folder: Path) -> None:
     text = (Path(__file__).parents[2] / "docs/deployment.md").read_text()
     (program,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    run(tmp_path, "-c", program)
+    os.chdir(folder)
+    exec(program, {})
+
+
+def test_the_documented_example(tmp_path: Path, folder: Path) -> None:
+    assert folder  # its cache is used
+    run_in_process(run_documented, tmp_path)

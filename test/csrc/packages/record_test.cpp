@@ -2,7 +2,6 @@
 
 #include <ATen/Functions.h>
 
-#include "packages/constants.h"
 #include "tensors/safetensors_file.h"
 #include "torch_safetensors/errors.h"
 
@@ -60,20 +59,6 @@ TEST(RecordTest, RefusesWhatIsNotOne) {
                                 [] { Record{metadata(kWeights, "02x0")}; });
   expect_error<SafetensorError>("package: no checksums to compare with",
                                 [] { Record(metadata()).require_checksums(); });
-}
-
-TEST(ReadConstantsTest, ReadsByTheNamesOfThePackage) {
-  const io::TestDirectory directory;
-  const std::string path = write_safetensors(directory / "m",
-                                             R"({"tied":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
-                                             R"("b":{"dtype":"U8","shape":[],"data_offsets":[8,9]}})",
-                                             std::string(8, '\0') + "\7");
-  const Record record(metadata());
-  const auto constants = read_constants(record, {"w", "b"}, path, at::kCPU, {});
-  EXPECT_TRUE(at::equal(constants.at("w"), at::zeros({2})));
-  EXPECT_EQ(constants.at("b").item<int>(), 7);
-  EXPECT_EQ(read_constants(record, {"b"}, path, at::kCPU, {}).size(), 1U);
-  expect_error<SafetensorError>("missing 'c'", [&] { read_constants(record, {"c"}, path, at::kCPU, {}); });
 }
 
 }  // namespace

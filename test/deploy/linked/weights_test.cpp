@@ -50,24 +50,25 @@ TEST_F(Weights, ThoseThatWereSwappedAreGivenBack) {
   EXPECT_TRUE(mapped_files("first.safetensors").empty());
 }
 
-TEST_F(Weights, AreSwappedBetweenRuns) {
+TEST_F(Weights, AreSwappedWhileThreadsRunThem) {
   save("first.safetensors", 1);
   save("second.safetensors", 2);
-  auto constants = ts::load_constants(loader_, kFirst);
+  ts::PackagedModel model(data("weightless.pt2"), kFirst, {}, /*num_runners=*/2);
   std::atomic<bool> done = false;
   std::atomic<int> runs = 0, mixed = 0;
   std::vector<std::thread> threads;
   for (int i = 0; i < 3; ++i) {
     threads.emplace_back([&] {
       while (!done) {
-        const at::Tensor result = run();
+        const at::Tensor result = model.run({at::ones({4, 3})}).at(0);
         mixed += !at::equal(result, expected(1)) && !at::equal(result, expected(2));
         ++runs;
       }
     });
   }
   for (int i = 0; i < 200 || runs < 1000; ++i) {
-    constants = ts::swap(loader_, data(i % 2 == 0 ? "second.safetensors" : "first.safetensors"));
+    const ts::ConstantsOptions options{.backend = i % 3 == 0 ? "mmap" : "pread"};
+    model.swap(data(i % 2 == 0 ? "second.safetensors" : "first.safetensors"), options, /*in_place=*/true);
   }
   done = true;
   for (std::thread& thread : threads) {
