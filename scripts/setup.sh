@@ -17,6 +17,8 @@ command -v "$base_python" >/dev/null || die "no Python: install Python 3.10 or n
 has_rapidjson() { [ -f "${RAPIDJSON_INCLUDE_DIR:-}/rapidjson/reader.h" ] || has_header rapidjson/reader.h; }
 has_xxhash() { [ -f "${XXHASH_INCLUDE_DIR:-}/xxhash.h" ] || has_header xxhash.h; }
 has_gtest() { [ "$group" = build ] || has_header gtest/gtest.h; }
+# For examples/server and its tests.
+has_httplib() { [ "$group" = build ] || { has_header httplib.h && command -v pkg-config && command -v curl; } >/dev/null; }
 has_clang() { [ "$group" != fuzz ] || { command -v clang++-19 && command -v llvm-cov-19; } >/dev/null; }
 has_venv() { [ -x "$python" ] || "$base_python" -c 'import ensurepip, venv' 2>/dev/null; }
 has_python_h() {
@@ -27,6 +29,7 @@ missing_packages() {
   has_rapidjson || echo rapidjson-dev
   has_xxhash || echo libxxhash-dev
   has_gtest || echo libgtest-dev
+  has_httplib || echo libcpp-httplib-dev pkg-config curl
   has_clang || echo clang-19 libclang-rt-19-dev llvm-19
   has_venv || echo python3-venv
   has_python_h || echo python3-dev
@@ -49,8 +52,8 @@ if [ -n "$missing" ]; then
     *" clang-19 "*) die "clang 19 with libFuzzer is missing" ;;
     *" python3-venv "*) die "python3-venv is missing" ;;
   esac
-  # The others are not needed by everything: CMake fetches GoogleTest, and only torch.compile
-  # includes Python.h.
+  # The others are not needed by everything: CMake fetches GoogleTest, only torch.compile includes
+  # Python.h, and cpp-httplib is one example's.
 fi
 
 # --- the Python environment --------------------------------------------------------------------

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installed import build, packages, prefix, site
+
+__all__ = ["build", "packages", "prefix", "site"]  # fixtures
 
 HERE = Path(__file__).parent
 #: True for the long form of tests that repeat something until it breaks: make torture.

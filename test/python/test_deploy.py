@@ -1,143 +1,35 @@
 """The library as C++ programs use it: installed, found by CMake or by dlopen, without Python.
 
-Installs the package as a user would, builds the programs of test/deploy against it, and runs them on modules and
-packages made here. What was built stays in build/deploy, and is built again only where something changed.
+Builds the programs of test/deploy against it (installed.py) and runs them on modules and packages made here.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
+import itertools
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from installed import INSTALLATIONS, LIBRARY, ROOT, SANITIZE, needed, python_path, run
 
 import torch_safetensors
 import torch_safetensors.aoti
 
-ROOT = Path(__file__).resolve().parents[2]
-# LibTorch keeps no binary compatibility between releases.
-BUILD = ROOT / f"build/deploy/torch-{torch.__version__}"
-LIBRARY = "lib/libtorch_safetensors.so"
-
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and ELF files")
+in_python = pytest.mark.skipif(bool(SANITIZE), reason="Python is not built with sanitizers")
 
 
-def run(*command: str | Path, **env: str | Path) -> str:
-    """Runs a command to its end, away from the source folder, which Python would import the package from; its output.
-    Fails with the output if the command does.
-    """
-    BUILD.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        command,
-        cwd=BUILD,
-        env={**os.environ, **{name: str(value) for name, value in env.items()}},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}"
-    return done.stdout
-
-
-def fingerprint() -> str:
-    """Of everything that goes into the wheel."""
-    digest = hashlib.sha256(f"{sys.prefix} {torch.__version__}".encode())
-    patterns = ["setup.py", "pyproject.toml", "VERSION", "cmake/*", "csrc/**/*", "torch_safetensors/*.py"]
-    for path in sorted(path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()):
-        digest.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def replace_what_differs(source: Path, target: Path) -> None:
-    """Makes ``target`` a copy of ``source``, but leaves equal files alone: compilers go by the age of a header."""
-    for path in target.rglob("*"):
-        if path.is_file() and not (source / path.relative_to(target)).exists():
-            path.unlink()
-    for path in source.rglob("*"):
-        copy = target / path.relative_to(source)
-        if path.is_file() and not (copy.exists() and copy.read_bytes() == path.read_bytes()):
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, copy)
-
-
-# --- the library, installed in both ways ---------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def site() -> Path:
-    """A folder for sys.path with the wheel unpacked in it, far from torch's."""
-    site, stamp, wheels = BUILD / "site", BUILD / "site.stamp", BUILD / "wheel"
-    wanted = fingerprint()
-    if not stamp.exists() or stamp.read_text() != wanted:
-        stamp.unlink(missing_ok=True)
-        # setuptools would pack what earlier builds left there.
-        for folder in [wheels, *ROOT.glob("build/lib.*"), *ROOT.glob("build/bdist.*")]:
-            shutil.rmtree(folder, ignore_errors=True)
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-        run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, ROOT)
-        (wheel,) = wheels.glob("*.whl")
-        assert re.fullmatch(r"torch_safetensors-[\d.]+-py3-none-\w+\.whl", wheel.name)
-        run(*pip, "install", "--no-deps", "--target", wheels / "site", wheel)
-        replace_what_differs(wheels / "site", site)
-        stamp.write_text(wanted)
-    return site
-
-
-@pytest.fixture(scope="session")
-def prefix() -> Path:
-    """What ``cmake --install`` leaves, of the tree that `make test` builds where there is one."""
-    tree, cache = ROOT / "build/cpp", ROOT / "build/cpp/CMakeCache.txt"
-    if not cache.exists() or str(Path(torch.__file__).parent) not in cache.read_text():
-        tree = BUILD / "library"
-        options = [f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}", "-DTORCH_SAFETENSORS_BUILD_TESTS=OFF"]
-        run("cmake", "-S", ROOT, "-B", tree, "-DCMAKE_BUILD_TYPE=Debug", *options)
-    run("cmake", "--build", tree, "--target", "torch_safetensors", "--parallel", "2")
-    run("cmake", "--install", tree, "--prefix", BUILD / "prefix")
-    return BUILD / "prefix"
-
-
-@pytest.fixture(scope="session")
-def packages(site: Path, prefix: Path) -> dict[str, Path]:
-    """Where each installation has ``lib``, ``include`` and ``share``."""
-    return {"wheel": site / "torch_safetensors", "cmake": prefix}
-
-
-@pytest.fixture(scope="session")
-def build(packages: dict[str, Path]) -> Callable[[str, str], Path]:
-    """Builds a program of test/deploy with an installation; its path."""
-
-    def build(program: str, package: str) -> Path:
-        tree = BUILD / f"{program}-{package}"
-        search = f"{packages[package]}/share/cmake;{torch.utils.cmake_prefix_path}"
-        if not (tree / "CMakeCache.txt").exists():
-            run("cmake", "-S", ROOT / "test/deploy" / program, "-B", tree, f"-DCMAKE_PREFIX_PATH={search}")
-        run("cmake", "--build", tree, "--parallel", "2")
-        return tree / program
-
-    return build
-
-
-def needed(elf: Path) -> set[str]:
-    """The libraries that a file names as needed, without their versions."""
-    lines = run("readelf", "--dynamic", "--wide", elf).splitlines()
-    return {line.split("[")[1].split(".so")[0] for line in lines if "(NEEDED)" in line}
-
-
-@pytest.mark.parametrize("package", ["wheel", "cmake"])
+@pytest.mark.parametrize("package", INSTALLATIONS)
 def test_library_needs_no_python(packages: dict[str, Path], package: str) -> None:
     libraries = needed(packages[package] / LIBRARY)
     assert {"libtorch_cpu", "libc10"} <= libraries
     assert not [name for name in libraries if "python" in name]
 
 
+@in_python
 def test_both_installations_hold_the_same_files(packages: dict[str, Path]) -> None:
     def files(folder: Path) -> set[str]:
         found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
@@ -150,7 +42,8 @@ def test_both_installations_hold_the_same_files(packages: dict[str, Path]) -> No
 
 
 @pytest.mark.parametrize(
-    ("package", "other"), [("wheel", None), ("cmake", None), ("wheel", "cmake"), ("cmake", "wheel")]
+    ("package", "other"),
+    [(package, other) for package in INSTALLATIONS for other in [None, *INSTALLATIONS] if other != package],
 )
 def test_linked(
     package: str,
@@ -162,7 +55,7 @@ def test_linked(
 ) -> None:
     """With find_package and the C++ API; also where another copy of the library comes into the process later."""
     shutil.copytree(data, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("inductor"))
-    program = build("linked", package)
+    program = build("test/deploy/linked", package)
     libraries = packages[other] / LIBRARY if other else ""
     version = (ROOT / "VERSION").read_text().strip()
     output = run(program, DATA=tmp_path, LIBRARIES=libraries, VERSION=version)
@@ -251,11 +144,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def python_path() -> str:
-    """For processes that import the package under test."""
-    return os.pathsep.join([str(Path(torch_safetensors.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-
-
 def make_package(folder: Path) -> None:
     """Runs in a process of its own: the caches of Inductor are chosen when it is imported."""
     for name in "dict", "lists":
@@ -274,10 +162,16 @@ def make_package(folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("copies", [["wheel"], ["cmake"], ["wheel", "cmake"], ["cmake", "wheel"]], ids="-then-".join)
-def test_dlopened(copies: list[str], packages: dict[str, Path], build: Callable[[str, str], Path], data: Path) -> None:
+@pytest.mark.parametrize(
+    "copies",
+    [copies for count in (1, 2) for copies in itertools.permutations(INSTALLATIONS, count)],
+    ids="-then-".join,
+)
+def test_dlopened(
+    copies: tuple[str, ...], packages: dict[str, Path], build: Callable[[str, str], Path], data: Path
+) -> None:
     """With scripted modules and AOTInductor packages; also where two copies of the library are in the process."""
-    program = build("dlopened", "wheel")
+    program = build("test/deploy/dlopened", INSTALLATIONS[0])
     assert "libtorch_safetensors" not in needed(program)
     output = run(program, DATA=data, LIBRARIES=":".join(str(packages[copy] / LIBRARY) for copy in copies))
     assert "was loaded after version" not in output
@@ -308,6 +202,7 @@ def copies():
 """
 
 
+@in_python
 def test_package_uses_the_copy_that_is_there(packages: dict[str, Path], site: Path, tmp_path: Path) -> None:
     other = packages["cmake"] / LIBRARY
     program = f"import torch\ntorch.ops.load_library({str(other)!r})\n{PYTHON_PROGRAM}"
@@ -316,6 +211,7 @@ def test_package_uses_the_copy_that_is_there(packages: dict[str, Path], site: Pa
     run(sys.executable, "-W", "error", "-c", program, tmp_path / "x", PYTHONPATH=site)
 
 
+@in_python
 def test_another_copy_after_the_package(packages: dict[str, Path], site: Path, tmp_path: Path) -> None:
     program = f"{PYTHON_PROGRAM}\ntorch.ops.load_library({str(packages['cmake'] / LIBRARY)!r})"
     output = run(
@@ -343,6 +239,7 @@ def schemas() -> str:
     return "\n".join(text.replace("=cpu", "='cpu'") for text in plain)
 
 
+@in_python
 def test_another_version_is_warned_of(packages: dict[str, Path]) -> None:
     program = f"{OTHER_VERSION}\ntorch.ops.load_library({str(packages['wheel'] / LIBRARY)!r})"
     output = run(sys.executable, "-c", program, schemas())
@@ -350,6 +247,7 @@ def test_another_version_is_warned_of(packages: dict[str, Path]) -> None:
     assert output.count(f"torch_safetensors {version} was loaded after version 0.0.1") == 1
 
 
+@in_python
 def test_package_warns_of_another_version(site: Path) -> None:
     output = run(
         *(sys.executable, "-c", f"{OTHER_VERSION}\n{PYTHON_PROGRAM}\nassert not copies()", schemas()), PYTHONPATH=site
