@@ -42,6 +42,9 @@ void define(torch::Library& library, c10::FunctionSchema schema, Kernel kernel) 
   library.impl(name.c_str(), c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());
 }
 
+/// Of operators that graphs hold, an integer that may be left out is `int?`: of an `int` with a default,
+/// AOTInductor makes a package that fails where it is called (torch 2.11 to 2.13, pytorch/pytorch#194261).
+///
 /// TorchScript must neither drop such an operator nor move it past another one: with the alias analysis that
 /// schemas get by default, it removes a save whose result is unused, and merges two loads around a save.
 c10::FunctionSchema touches_files(const char* schema) {
@@ -64,8 +67,8 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(load));
   define(m,
          touches_files("save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata=None, *, "
-                       "bool fsync=False, bool checksum=False) -> ()"),
-         TORCH_FN(save_file));
+                       "bool fsync=False, bool checksum=False, int? alignment=None) -> ()"),
+         TORCH_FN(tensors::save_dict));
   define(
       m,
       touches_files(
@@ -83,7 +86,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(tensors::load_expected));
   define(m,
          touches_files("save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, "
-                       "bool fsync=False, bool checksum=False) -> ()"),
+                       "bool fsync=False, bool checksum=False, int? alignment=None) -> ()"),
          TORCH_FN(tensors::save_tensors));
   // An annotated schema is right for a single tensor, also in order with the saves around it.
   define(m,
@@ -111,7 +114,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       TORCH_FN(tensors::saved_size));
   define(m,
          touches_files("_save_file(str filename, str names, int[] name_sizes, Tensor[][] tensors, "
-                       "Dict(str, str)? metadata, bool fsync, bool checksum) -> str"),
+                       "Dict(str, str)? metadata, bool fsync, bool checksum, int alignment) -> str"),
          TORCH_FN(tensors::save_file_for_python));
   define(m,
          touches_files("_save_small(str names, int[] name_sizes, Tensor[][] tensors, "
@@ -127,7 +130,8 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(modules::check_model_dict));
   define(m,
          touches_files("_save_model(str filename, str names, int[] name_sizes, Tensor[][] tensors, "
-                       "Dict(str, str)? metadata, bool force_contiguous, bool fsync, bool checksum) -> str"),
+                       "Dict(str, str)? metadata, bool force_contiguous, bool fsync, bool checksum, "
+                       "int alignment) -> str"),
          TORCH_FN(modules::save_model_for_python));
 
   m.class_<tensors::SafeOpen>("SafeOpen")

@@ -137,6 +137,7 @@ def save_file(
     *,
     fsync: bool = False,
     checksum: bool = False,
+    alignment: int = 0,
 ) -> None:
     """Saves tensors to a file, which appears under its name only when it is whole.
 
@@ -149,22 +150,26 @@ def save_file(
         checksum: record a checksum of each tensor in the metadata (XXH3, 128 bits, under
             ``torch_safetensors.xxh3_128``), for ``load_file(..., verify=True)``. Without it such an entry of
             ``metadata``, which is another file's, is left out.
+        alignment: in bytes, a power of two from 8 to 4096: each tensor begins in the file, and in memory where it is
+            mapped, at a multiple of the largest power of two, at most this one, that divides its size in bytes. For
+            it the header is padded with spaces, and tensors whose sizes have the higher powers come first. With 0,
+            the default, the file is the reference's to the byte. Every reader takes either.
 
     Raises:
         OSError: what the operating system reports; an existing file is then as it was.
         ValueError: not a dict of tensors, or a tensor that is sparse, not contiguous, or of a dtype that the format
-            does not have.
+            does not have; another alignment.
         NotImplementedError: a tensor on the meta device.
         RuntimeError: tensors that share memory; :func:`save_model` resolves that.
-        TypeError: names or metadata that are not str.
+        TypeError: names or metadata that are not str, an alignment that is not int.
     """
     if _graphs.is_tracing():
-        _graphs.save_file(tensors, filename, metadata, fsync=fsync, checksum=checksum)
+        _graphs.save_file(tensors, filename, metadata, fsync=fsync, checksum=checksum, alignment=alignment)
         return
     named = operator_tensors(tensors)
     path = operator_filename(filename)
     try:
-        warning = _ops._save_file.default(path, *named, operator_metadata(metadata), fsync, checksum)
+        warning = _ops._save_file.default(path, *named, operator_metadata(metadata), fsync, checksum, alignment)
     except RuntimeError as error:
         raise translate(error, filename) from None
     if warning:
@@ -177,7 +182,8 @@ def save(
     """Saves tensors to bytes; arguments and errors as for :func:`save_file`.
 
     Returns:
-        What :func:`save_file` would write. Nothing of its size is allocated beside it, but for a small one.
+        What :func:`save_file` would write, with ``alignment=0``. Nothing of its size is allocated beside it, but for
+        a small one.
     """
     arguments = *operator_tensors(tensors), operator_metadata(metadata)
     if len(tensors) <= _MAX_SMALL_TENSORS and not checksum and not _graphs.is_tracing():

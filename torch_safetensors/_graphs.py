@@ -114,6 +114,7 @@ def save_file(
     *,
     fsync: bool = False,
     checksum: bool = False,
+    alignment: int | None = None,
 ) -> None:
     _ops.save_tensors(
         _path(filename),
@@ -122,6 +123,7 @@ def save_file(
         None if metadata is None else _flat_metadata(metadata),
         fsync=fsync,
         checksum=checksum,
+        alignment=alignment,
     )
 
 

@@ -92,6 +92,7 @@ def save_model(
     *,
     fsync: bool = False,
     checksum: bool = False,
+    alignment: int = 0,
 ) -> None:
     """Saves a model's parameters and persistent buffers.
 
@@ -106,12 +107,13 @@ def save_model(
         force_contiguous: False refuses tensors that are not contiguous instead of packing them.
         fsync: see :func:`save_file`.
         checksum: see :func:`save_file`.
+        alignment: see :func:`save_file`.
 
     Raises:
         ValueError: extra state that is not a tensor, and what :func:`save_file` refuses.
         OSError: what the operating system reports.
     """
-    warning = save_state(model.state_dict(), filename, metadata, force_contiguous, fsync, checksum)
+    warning = save_state(model.state_dict(), filename, metadata, force_contiguous, fsync, checksum, alignment)
     if warning:
         warnings.warn(warning, stacklevel=2)
 
@@ -123,6 +125,7 @@ def save_state(
     force_contiguous: bool,
     fsync: bool,
     checksum: bool,
+    alignment: int = 0,
 ) -> str:
     """:func:`save_model` of a model that has this ``state_dict``. Returns what to warn of, or nothing."""
     for name, value in state.items():
@@ -133,7 +136,7 @@ def save_state(
             )
     arguments = operator_filename(filename), *operator_tensors(state), operator_metadata(metadata)
     try:
-        warning: str = _ops._save_model(*arguments, force_contiguous, fsync, checksum)
+        warning: str = _ops._save_model(*arguments, force_contiguous, fsync, checksum, alignment)
     except ValueError as error:
         if force_contiguous or "not contiguous" not in str(error):
             raise

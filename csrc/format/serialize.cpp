@@ -1,7 +1,10 @@
 #include "format/serialize.h"
 
+#include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cstring>
+#include <functional>
 
 #include "format/checked.h"
 #include "format/json_special.h"
@@ -13,8 +16,11 @@
 namespace torch_safetensors::format {
 namespace {
 
-/// The JSON is padded so that the data begins at a multiple of this.
-constexpr size_t kAlignment = 8;
+/// The JSON is padded so that the data begins at a multiple of this, whatever alignment is asked for.
+constexpr int64_t kMinAlignment = 8;
+
+/// A page: mapped files begin at one, and direct I/O needs no more.
+constexpr int64_t kMaxAlignment = 4096;
 
 /// Escapes as serde_json does, which is what makes files the reference's to the byte: the short ones,
 /// lower-case \u00xx for other control characters, and nothing else.
@@ -122,6 +128,15 @@ void check_name(const TensorSpec& spec) {
   }
 }
 
+void check_alignment(int64_t alignment) {
+  const bool is_valid = alignment == 0 || (alignment >= kMinAlignment && alignment <= kMaxAlignment &&
+                                           std::has_single_bit(static_cast<uint64_t>(alignment)));
+  if (!is_valid) {
+    throw SafetensorError("alignment must be 0 or a power of two from " + std::to_string(kMinAlignment) +
+                          " to " + std::to_string(kMaxAlignment) + ", not " + std::to_string(alignment));
+  }
+}
+
 /// Dtypes downwards, and within each the names upwards.
 std::vector<size_t> order_of(std::span<const TensorSpec> specs) {
   std::vector<std::vector<size_t>> of_dtype(kDTypeCount);
@@ -143,6 +158,20 @@ std::vector<size_t> order_of(std::span<const TensorSpec> specs) {
   return order;
 }
 
+/// Sorts by the largest power of two, at most `alignment`, that divides a tensor's size, the highest first,
+/// and leaves those of one power as they were. Every tensor then begins at a multiple of its own power, which
+/// divides the padded header and the sizes of all that lie before: the format forbids holes, so order has to
+/// do it. A tensor without bytes counts as a multiple of `alignment`; it needs none and spoils no other's.
+void align(std::vector<size_t>& order, std::span<const TensorSpec> specs, uint64_t alignment) {
+  std::vector<int> powers;
+  powers.reserve(specs.size());
+  for (const TensorSpec& spec : specs) {
+    const uint64_t size = end_of(spec, 0);
+    powers.push_back(std::countr_zero(size | alignment));
+  }
+  std::ranges::stable_sort(order, std::ranges::greater(), [&](size_t index) { return powers[index]; });
+}
+
 /// Bytes that the header will have at most, bar escapes: so that it need not grow.
 size_t expected_size(std::span<const TensorSpec> specs) {
   constexpr size_t kAroundName = 128;
@@ -155,8 +184,8 @@ size_t expected_size(std::span<const TensorSpec> specs) {
 }
 
 /// Length field and padding around the JSON that follows kPrefixSize free bytes.
-void finish(std::string& bytes) {
-  bytes.resize((bytes.size() + kAlignment - 1) / kAlignment * kAlignment, ' ');
+void finish(std::string& bytes, size_t alignment) {
+  bytes.resize((bytes.size() + alignment - 1) / alignment * alignment, ' ');
   const uint64_t size = bytes.size() - kPrefixSize;
   if (size > kMaxHeaderSize) {
     throw SafetensorError("header too large: " + std::to_string(size) + " bytes, the limit is " +
@@ -169,8 +198,13 @@ void finish(std::string& bytes) {
 
 }  // namespace
 
-SerializedHeader serialize_header(std::span<const TensorSpec> specs, const Metadata* metadata) {
+SerializedHeader serialize_header(std::span<const TensorSpec> specs, const Metadata* metadata,
+                                  int64_t alignment) {
+  check_alignment(alignment);
   SerializedHeader header{"", order_of(specs), 0};
+  if (alignment != 0) {
+    align(header.order, specs, static_cast<uint64_t>(alignment));
+  }
   header.bytes.reserve(expected_size(specs));
   header.bytes.append(kPrefixSize, '\0');
   header.bytes += '{';
@@ -185,7 +219,7 @@ SerializedHeader serialize_header(std::span<const TensorSpec> specs, const Metad
     header.data_size = end;
   }
   header.bytes += '}';
-  finish(header.bytes);
+  finish(header.bytes, static_cast<size_t>(std::max(alignment, kMinAlignment)));
   return header;
 }
 

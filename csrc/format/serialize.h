@@ -20,9 +20,10 @@ struct TensorSpec {
 
 /// What stands in front of the data, and the order in which the data follows.
 struct SerializedHeader {
-  /// Length field, JSON and padding; a multiple of 8 bytes long.
+  /// Length field, JSON and padding; a multiple of 8 bytes and of the alignment long.
   std::string bytes;
-  /// Indices into the specs: dtype descending, then name by its bytes.
+  /// Indices into the specs: dtype descending, then name by its bytes; before both, with an alignment, the
+  /// largest power of two that divides the size, descending.
   std::vector<size_t> order;
   /// Bytes of all tensors together.
   uint64_t data_size;
@@ -30,8 +31,11 @@ struct SerializedHeader {
 
 /// The header of a file that holds `specs`, byte for byte what the reference writes, with the
 /// metadata sorted by key. `metadata` may be null (no `__metadata__`); an empty one is written as {}.
-/// Names must be unique. Throws SafetensorError for a name or metadata that is not UTF-8, a tensor named
-/// `__metadata__`, a size that overflows or does not end at a byte, and a header over kMaxHeaderSize.
-SerializedHeader serialize_header(std::span<const TensorSpec> specs, const Metadata* metadata);
+/// Names must be unique. With an `alignment`, in bytes, each tensor begins in the file at a multiple of the
+/// largest power of two, at most that, which divides its size. Throws SafetensorError for a name or metadata
+/// that is not UTF-8, a tensor named `__metadata__`, a size that overflows or does not end at a byte, a
+/// header over kMaxHeaderSize, and an alignment that is neither 0 (none) nor a power of two from 8 to 4096.
+SerializedHeader serialize_header(std::span<const TensorSpec> specs, const Metadata* metadata,
+                                  int64_t alignment = 0);
 
 }  // namespace torch_safetensors::format

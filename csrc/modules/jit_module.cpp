@@ -25,9 +25,10 @@ LoadModelResult load_model(torch::jit::Module& model, const std::string& filenam
 }
 
 void save_model(const torch::jit::Module& model, const std::string& filename,
-                const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync, bool checksum) {
+                const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync, bool checksum,
+                int64_t alignment) {
   tensors::warn_of(
-      modules::save_model(to_model(model), filename, metadata, force_contiguous, fsync, checksum));
+      modules::save_model(to_model(model), filename, metadata, force_contiguous, fsync, checksum, alignment));
 }
 
 }  // namespace torch_safetensors

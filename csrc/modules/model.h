@@ -32,6 +32,6 @@ LoadModelResult check_model(const Model& model, const std::string& filename, boo
 /// does.
 [[nodiscard]] std::string save_model(Model model, const std::string& filename,
                                      const std::optional<Metadata>& metadata, bool force_contiguous,
-                                     bool fsync, bool checksum);
+                                     bool fsync, bool checksum, int64_t alignment);
 
 }  // namespace torch_safetensors::modules

@@ -29,9 +29,9 @@ std::string save_model_for_python(const std::string& filename, const std::string
                                   const std::vector<int64_t>& name_sizes,
                                   const tensors::WrappedTensors& tensors,
                                   const std::optional<Metadata>& metadata, bool force_contiguous, bool fsync,
-                                  bool checksum) {
+                                  bool checksum, int64_t alignment) {
   return save_model({"", tensors::to_named(names, name_sizes, tensors)}, filename, metadata, force_contiguous,
-                    fsync, checksum);
+                    fsync, checksum, alignment);
 }
 
 }  // namespace torch_safetensors::modules

@@ -8,7 +8,7 @@
 namespace torch_safetensors::modules {
 
 std::string save_model(Model model, const std::string& filename, const std::optional<Metadata>& metadata,
-                       bool force_contiguous, bool fsync, bool checksum) {
+                       bool force_contiguous, bool fsync, bool checksum, int64_t alignment) {
   const tensors::DroppedNames dropped = tensors::find_dropped_names(model.tensors);
   std::optional<format::Metadata> pairs = tensors::to_format(metadata);
   if (!dropped.empty()) {
@@ -32,7 +32,8 @@ std::string save_model(Model model, const std::string& filename, const std::opti
       }
     }
   }
-  return tensors::SavePlan(std::move(model.tensors), pairs, checksum, tensors::Overlap::kWrittenTwice)
+  return tensors::SavePlan(std::move(model.tensors), pairs, checksum, alignment,
+                           tensors::Overlap::kWrittenTwice)
       .write_to(filename, fsync);
 }
 

@@ -33,8 +33,9 @@ std::vector<NamedTensor> to_named(const std::string& names, const std::vector<in
 
 std::string save_file_for_python(const std::string& filename, const std::string& names,
                                  const std::vector<int64_t>& name_sizes, const WrappedTensors& tensors,
-                                 const std::optional<Metadata>& metadata, bool fsync, bool checksum) {
-  return SavePlan(to_named(names, name_sizes, tensors), to_format(metadata), checksum)
+                                 const std::optional<Metadata>& metadata, bool fsync, bool checksum,
+                                 int64_t alignment) {
+  return SavePlan(to_named(names, name_sizes, tensors), to_format(metadata), checksum, alignment)
       .write_to(filename, fsync);
 }
 

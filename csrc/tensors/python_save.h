@@ -21,7 +21,8 @@ std::vector<NamedTensor> to_named(const std::string& names, const std::vector<in
 /// `save_file`. Returns what is to be warned of, since Python raises a warning in another way than torch.
 std::string save_file_for_python(const std::string& filename, const std::string& names,
                                  const std::vector<int64_t>& name_sizes, const WrappedTensors& tensors,
-                                 const std::optional<Metadata>& metadata, bool fsync, bool checksum);
+                                 const std::optional<Metadata>& metadata, bool fsync, bool checksum,
+                                 int64_t alignment);
 
 /// `save`, or nothing where that would be more than `limit` bytes.
 at::Tensor save_small_for_python(const std::string& names, const std::vector<int64_t>& name_sizes,

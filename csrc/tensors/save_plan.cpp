@@ -49,10 +49,11 @@ class Specs {
 /// `checksums` has one for each of the tensors, or none.
 format::SerializedHeader make_header(std::span<const format::TensorSpec> specs,
                                      const std::optional<format::Metadata>& metadata,
-                                     const std::optional<std::vector<format::Checksum>>& checksums) {
+                                     const std::optional<std::vector<format::Checksum>>& checksums,
+                                     int64_t alignment = 0) {
   try {
     const std::optional<format::Metadata> all = with_checksums(metadata, specs, checksums);
-    return format::serialize_header(specs, all ? &*all : nullptr);
+    return format::serialize_header(specs, all ? &*all : nullptr, alignment);
   } catch (const SafetensorError& error) {
     // What a file cannot hold is here an argument that is wrong.
     C10_THROW_ERROR(ValueError, error.what());
@@ -62,7 +63,7 @@ format::SerializedHeader make_header(std::span<const format::TensorSpec> specs,
 }  // namespace
 
 SavePlan::SavePlan(std::vector<NamedTensor> tensors, const std::optional<format::Metadata>& metadata,
-                   bool checksum, Overlap overlap)
+                   bool checksum, int64_t alignment, Overlap overlap)
     : tensors_(std::move(tensors)) {
   check_savable(tensors_, overlap);
   const Specs specs(tensors_);
@@ -70,7 +71,7 @@ SavePlan::SavePlan(std::vector<NamedTensor> tensors, const std::optional<format:
   if (checksum) {
     checksums = checksums_of(tensors_, specs);
   }
-  header_ = make_header(specs, metadata, checksums);
+  header_ = make_header(specs, metadata, checksums, alignment);
 }
 
 template <typename Emit>
@@ -163,9 +164,16 @@ int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& met
   return static_cast<int64_t>(header.bytes.size() + header.data_size);
 }
 
+void save_dict(const TensorDict& tensors, const std::string& filename,
+               const std::optional<Metadata>& metadata, bool fsync, bool checksum,
+               std::optional<int64_t> alignment) {
+  save_file(tensors, filename, metadata, fsync, checksum, alignment.value_or(0));
+}
+
 void save_tensors(const std::string& filename, const std::vector<std::string>& names,
                   const std::vector<at::Tensor>& tensors,
-                  const std::optional<std::vector<std::string>>& metadata, bool fsync, bool checksum) {
+                  const std::optional<std::vector<std::string>>& metadata, bool fsync, bool checksum,
+                  std::optional<int64_t> alignment) {
   TORCH_CHECK_VALUE(names.size() == tensors.size(), "there are ", names.size(), " names for ", tensors.size(),
                     " tensors");
   TensorDict dict;
@@ -182,14 +190,14 @@ void save_tensors(const std::string& filename, const std::vector<std::string>& n
       pairs->insert_or_assign((*metadata)[i], (*metadata)[i + 1]);
     }
   }
-  save_file(dict, filename, pairs, fsync, checksum);
+  save_dict(dict, filename, pairs, fsync, checksum, alignment);
 }
 
 }  // namespace tensors
 
 void save_file(const TensorDict& tensors, const std::string& filename,
-               const std::optional<Metadata>& metadata, bool fsync, bool checksum) {
-  const tensors::SavePlan plan(tensors::to_named(tensors), tensors::to_format(metadata), checksum);
+               const std::optional<Metadata>& metadata, bool fsync, bool checksum, int64_t alignment) {
+  const tensors::SavePlan plan(tensors::to_named(tensors), tensors::to_format(metadata), checksum, alignment);
   tensors::warn_of(plan.write_to(filename, fsync));
 }
 

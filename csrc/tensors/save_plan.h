@@ -15,11 +15,11 @@ namespace torch_safetensors::tensors {
 /// A save whose arguments are checked and whose header is made; what is left is to write it.
 class SavePlan {
  public:
-  /// Throws what `check_savable` throws, and ValueError (c10) for names and metadata that the format cannot
-  /// hold. `checksum` records the tensors' checksums in the metadata (format/checksum.h), for which they are
-  /// read here.
+  /// Throws what `check_savable` throws, and ValueError (c10) for names, metadata and an `alignment` that the
+  /// header cannot have (format/serialize.h). `checksum` records the tensors' checksums in the metadata
+  /// (format/checksum.h), for which they are read here.
   SavePlan(std::vector<NamedTensor> tensors, const std::optional<format::Metadata>& metadata, bool checksum,
-           Overlap overlap = Overlap::kRefused);
+           int64_t alignment = 0, Overlap overlap = Overlap::kRefused);
 
   /// Bytes of the whole file.
   uint64_t size() const { return header_.bytes.size() + header_.data_size; }
@@ -52,9 +52,15 @@ void warn_of(const std::string& warning);
 std::vector<NamedTensor> to_named(const TensorDict& tensors);
 std::optional<format::Metadata> to_format(const std::optional<Metadata>& metadata);
 
-/// `save_file` of lists: `metadata` is flat, key, value, key, value.
+/// `save_file` as an operator: no alignment is 0 (library.cpp says why it is not written so).
+void save_dict(const TensorDict& tensors, const std::string& filename,
+               const std::optional<Metadata>& metadata, bool fsync, bool checksum,
+               std::optional<int64_t> alignment);
+
+/// The same of lists: `metadata` is flat, key, value, key, value.
 void save_tensors(const std::string& filename, const std::vector<std::string>& names,
                   const std::vector<at::Tensor>& tensors,
-                  const std::optional<std::vector<std::string>>& metadata, bool fsync, bool checksum);
+                  const std::optional<std::vector<std::string>>& metadata, bool fsync, bool checksum,
+                  std::optional<int64_t> alignment);
 
 }  // namespace torch_safetensors::tensors

@@ -83,6 +83,30 @@ def random_tensors(seed: int, count: int = 12) -> dict[str, Tensor]:
     return tensors
 
 
+def positions(path: Path) -> dict[str, tuple[int, int]]:
+    """Of each tensor of a file, in the order of the data: where it begins in the file, and its size. In bytes."""
+    content = path.read_bytes()
+    data = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:data])
+    header.pop("__metadata__", None)
+    offsets = {name: entry["data_offsets"] for name, entry in header.items()}
+    return {name: (data + begin, end - begin) for name, (begin, end) in offsets.items()}
+
+
+def power_of_two(size: int, most: int) -> int:
+    """The largest one that divides ``size``, but no larger than ``most``, which is one."""
+    return next(most >> shift for shift in range(64) if size % (most >> shift) == 0)
+
+
+def assert_aligned(path: Path, alignment: int) -> None:
+    """The data, every tensor in the file, and every tensor that is mapped."""
+    assert (8 + int.from_bytes(path.read_bytes()[:8], "little")) % alignment == 0
+    mapped = torch_safetensors.load_file(path, backend="mmap")
+    for name, (position, size) in positions(path).items():
+        assert position % power_of_two(size, alignment) == 0, name
+        assert mapped[name].data_ptr() % power_of_two(size, alignment) == 0, name
+
+
 def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 

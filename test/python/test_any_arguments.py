@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch as reference
 import torch
 from conftest import TORTURE
-from helpers import BACKENDS, DTYPES, assert_same
+from helpers import BACKENDS, DTYPES, assert_aligned, assert_same
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -75,8 +75,11 @@ def is_written_wrong_by_the_reference(tensors: dict[str, Tensor]) -> bool:
 @hypothesis.given(
     tensors=st.dictionaries(names, any_tensors(), max_size=4),
     metadata=st.none() | st.dictionaries(names, st.text(max_size=9), min_size=1, max_size=1),
+    alignment=st.sampled_from([8, 64, 4096]),
 )
-def test_round_trip(tensors: dict[str, Tensor], metadata: dict[str, str] | None, tmp_path: Path) -> None:
+def test_round_trip(
+    tensors: dict[str, Tensor], metadata: dict[str, str] | None, alignment: int, tmp_path: Path
+) -> None:
     saved = outcome(save, tensors, metadata)
     expected = outcome(reference.save, tensors, metadata)
     if isinstance(saved, type):
@@ -92,6 +95,10 @@ def test_round_trip(tensors: dict[str, Tensor], metadata: dict[str, str] | None,
     assert_same(load(saved), dense)
     for backend in BACKENDS:
         assert_same(load_file(path, backend=backend), dense)
+    assert (safe_open(path).metadata() or None) == metadata
+    save_file(tensors, path, metadata, alignment=alignment)
+    assert_aligned(path, alignment)
+    assert_same(load_file(path), dense)
     assert (safe_open(path).metadata() or None) == metadata
 
 

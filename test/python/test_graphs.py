@@ -339,7 +339,7 @@ class TestFakeTensors:
     def test_saves_write_nothing(self, out, tmp_path):
         with FakeTensorMode():
             save_file({"x": torch.ones(3)}, out)
-            ops.save_file({"x": torch.ones(3)}, out)
+            ops.save_file({"x": torch.ones(3)}, out, alignment=64)
             fake = ops.save({"x": torch.ones(3)})
         assert fake.shape == ops.save({"x": torch.ones(3)}).shape
         assert [entry.name for entry in tmp_path.iterdir()] == []
@@ -368,7 +368,7 @@ def test_opcheck(name, path, out):
         "load_tensor": ((path, "w"), {"expect": "F32[4,4]"}),
         "load_tensors": ((path, ["w", "b"]), {"expect": ["F32[4,4]", "F32[4]"], "exact": True}),
         "load_into": ((path, "w", torch.zeros(4, 4)), {}),
-        "save_tensors": ((out, ["x"], [X]), {}),
+        "save_tensors": ((out, ["x"], [X]), {"alignment": 64}),
     }
     args, kwargs = arguments[name]
     # Without autograd registration, which is for operators that have a derivative.

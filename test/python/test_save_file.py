@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gc
 import os
+import random
 import signal
 import stat
 import tempfile
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch as reference
 import torch
 from faults import KILL, calls, faults
-from helpers import assert_same, listing
+from helpers import BACKENDS, assert_aligned, assert_same, listing, positions, random_tensor, random_tensors
 from torch import Tensor
 
-from torch_safetensors import load_file, save, save_file
+from torch_safetensors import SafetensorError, load_file, safe_open, save, save_file
 
 OLD = {"w": torch.arange(100.0)}
 NEW = {"w": -torch.arange(200.0), "v": torch.ones(3, dtype=torch.int64)}
@@ -385,3 +387,203 @@ def save_many(path: Path) -> None:
 def test_short_writes(path: Path, worker: Any) -> None:
     worker(save_many, path)
     assert path.read_bytes() == save(many())
+
+
+# --- alignment --------------------------------------------------------------------------------------
+
+ALIGNMENTS = [8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]
+BAD_ALIGNMENTS = [-4096, -8, -1, 1, 2, 4, 7, 12, 63, 4095, 4097, 8192, 1 << 62, True]
+each_bad_alignment = pytest.mark.parametrize("alignment", BAD_ALIGNMENTS)
+
+
+def bad_alignment(alignment: int) -> str:
+    return f"alignment must be 0 or a power of two from 8 to 4096, not {int(alignment)}$"
+
+
+def mixture(seed: int = 0) -> dict[str, Tensor]:
+    """Sizes with all powers of two in them, and none, in no order."""
+    rng = random.Random(seed)
+    sizes = [0, 1, 6, 8, 24, 56, 64, 100, 192, 1000, 2048, 4096, 4104, 12288, 100_001, 1 << 18]
+    rng.shuffle(sizes)
+    tensors = {f"{i}": random_tensor(rng, torch.uint8, (size,)) for i, size in enumerate(sizes)}
+    return tensors | random_tensors(seed, 30)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+def test_alignment(path: Path, alignment: int, seed: int) -> None:
+    tensors = mixture(seed)
+    save_file(tensors, path, {"key": "value"}, alignment=alignment)
+    assert_aligned(path, alignment)
+    for backend in BACKENDS:
+        assert_same(load_file(path, backend=backend), tensors)
+    assert_same(reference.load_file(path), tensors)
+    assert safe_open(path).metadata() == {"key": "value"}
+
+
+@pytest.mark.parametrize("alignment", [64, 4096])
+def test_mapped_tensors_of_whole_cache_lines_or_pages_begin_at_one(path: Path, alignment: int) -> None:
+    tensors = {f"{i}": torch.full((alignment * i,), i, dtype=torch.uint8) for i in range(1, 20)}
+    tensors["odd"] = torch.ones(3, dtype=torch.float64)  # of a dtype that comes first without the option
+    save_file(tensors, path)
+    assert all(tensor.data_ptr() % alignment for name, tensor in load_file(path).items() if name != "odd")
+    save_file(tensors, path, alignment=alignment)
+    loaded = load_file(path, backend="mmap")
+    assert [name for name, tensor in loaded.items() if tensor.data_ptr() % alignment] == []
+    assert list(loaded)[-1] == "odd"
+
+
+def test_tensors_of_one_power_of_two_are_ordered_as_ever(path: Path) -> None:
+    tensors = {
+        "d": torch.zeros(64, dtype=torch.uint8),
+        "c": torch.zeros(32),
+        "b": torch.zeros(16),
+        "a": torch.zeros(3, dtype=torch.int64),
+        "none": torch.zeros(0, dtype=torch.int16),
+        "e": torch.zeros(3),
+    }
+    save_file(tensors, path, alignment=64)
+    assert list(positions(path)) == ["b", "c", "none", "d", "a", "e"]
+    save_file(tensors, path, alignment=128)
+    assert list(positions(path)) == ["c", "none", "b", "d", "a", "e"]
+
+
+def test_without_alignment_the_file_is_the_reference_s(path: Path) -> None:
+    tensors = mixture()
+    expected = reference.save(tensors)
+    for options in {}, {"alignment": 0}, {"alignment": False}:
+        save_file(tensors, path, **options)
+        assert path.read_bytes() == expected
+    for alignment in 0, None:
+        torch.ops.safetensors.save_file(tensors, str(path), alignment=alignment)
+        assert path.read_bytes() == expected
+
+
+def test_alignment_of_no_tensors(path: Path) -> None:
+    save_file({}, path, alignment=4096)
+    assert path.stat().st_size == 4096
+    assert load_file(path) == reference.load_file(path) == {}
+
+
+@pytest.mark.parametrize("operator", ["save_file", "save_tensors"])
+def test_operators_align(path: Path, operator: str) -> None:
+    tensors = mixture()
+    lists = {"save_file": (tensors, str(path)), "save_tensors": (str(path), list(tensors), list(tensors.values()))}
+    getattr(torch.ops.safetensors, operator)(*lists[operator], alignment=64)
+    by_operator = path.read_bytes()
+    save_file(tensors, path, alignment=64)
+    assert path.read_bytes() == by_operator
+    with pytest.raises(ValueError, match=bad_alignment(65)):
+        getattr(torch.ops.safetensors, operator)(*lists[operator], alignment=65)
+
+
+@each_bad_alignment
+def test_other_alignments_are_refused(old: Path, alignment: int) -> None:
+    before = old.read_bytes()
+    for target in old, old.with_name("new"):
+        with pytest.raises(ValueError, match=bad_alignment(alignment)):
+            save_file(NEW, target, alignment=alignment)
+    assert old.read_bytes() == before
+    assert listing(old.parent) == [old.name]
+
+
+@pytest.mark.parametrize("alignment", ["64", 64.0, None, [64]], ids=lambda value: type(value).__name__)
+def test_alignment_that_is_no_int(path: Path, alignment: Any) -> None:
+    with pytest.raises(TypeError, match=f"^alignment: expected int, not {type(alignment).__name__}$"):
+        save_file(NEW, path, alignment=alignment)
+    assert not path.exists()
+
+
+def test_padding_counts_for_the_limit_of_the_header(path: Path) -> None:
+    tensors = {"w": torch.zeros(0)}
+    text = "x" * (100_000_000 - 100)
+    save_file(tensors, path, {"k": text})
+    with pytest.raises(ValueError, match="header too large: 100003832 bytes, the limit is 100000000"):
+        save_file(tensors, path, {"k": text}, alignment=4096)
+    save_file(tensors, path, {"k": text[:99_999_600]}, alignment=4096)
+    assert_same(load_file(path), tensors)
+
+
+def test_alignment_and_checksums(path: Path) -> None:
+    tensors = mixture()
+    save_file(tensors, path, checksum=True)
+    plain = safe_open(path).metadata()
+    save_file(tensors, path, checksum=True, alignment=64)
+    assert safe_open(path).metadata() == plain
+    assert_aligned(path, 64)
+    assert_same(load_file(path, verify=True), tensors)
+    raw = bytearray(path.read_bytes())
+    name, (position, _) = next(item for item in positions(path).items() if item[1][1] == 12288)
+    raw[position + 5000] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(SafetensorError, match=f"tensor '{name}': damaged"):
+        load_file(path, verify=True)
+
+
+@pytest.mark.parametrize("operator", [False, True], ids=["function", "operator"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_alignment_in_a_graph(path: Path, backend: str, operator: bool) -> None:
+    save = torch.ops.safetensors.save_file if operator else save_file
+    name = str(path)
+
+    @torch.compile(backend=backend, fullgraph=True)
+    def function(x: Tensor) -> Tensor:
+        save({"first": x[:3].to(torch.int64), "x": x * 2}, name, alignment=64)
+        return x + 1
+
+    x = torch.arange(128.0)
+    function(x)
+    assert_aligned(path, 64)
+    assert list(positions(path)) == ["x", "first"]
+    assert_same(load_file(path), {"first": x[:3].to(torch.int64), "x": x * 2})
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_another_alignment_in_a_graph_is_refused(path: Path, backend: str) -> None:
+    name = str(path)
+
+    @torch.compile(backend=backend, fullgraph=True)
+    def function(x: Tensor) -> Tensor:
+        save_file({"x": x}, name, alignment=12)
+        return x + 1
+
+    with pytest.raises(ValueError, match=bad_alignment(12)):
+        function(torch.ones(3))
+    assert not path.exists()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own
+def test_alignment_in_a_package(tmp_path: Path) -> None:
+    """Given, or left out, as torch calls operators in two ways."""
+    plain, aligned = str(tmp_path / "plain"), str(tmp_path / "aligned")
+
+    class Saves(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            torch.ops.safetensors.save_tensors(plain, ["first", "x"], [x[:3].to(torch.int64), x])
+            save_file({"first": x[:3].to(torch.int64), "x": x}, aligned, alignment=64)
+            return x + 1
+
+    x = torch.arange(128.0)
+    package = str(tmp_path / "saves.pt2")
+    exported = torch.export.export(Saves(), (x,))
+    run = torch._inductor.aoti_load_package(torch._inductor.aoti_compile_and_package(exported, package_path=package))
+    assert torch.equal(run(x), x + 1)
+    tensors = {"first": x[:3].to(torch.int64), "x": x}
+    assert Path(plain).read_bytes() == save(tensors)
+    assert_aligned(Path(aligned), 64)
+    assert_same(load_file(aligned), tensors)
+
+
+@torch.jit.script
+def save_by_script(x: Tensor, path: str, alignment: int) -> None:
+    torch.ops.safetensors.save_file({"first": x[:3].long(), "x": x}, path, alignment=alignment)
+    torch.ops.safetensors.save_tensors(path + ".lists", ["first", "x"], [x[:3].long(), x], alignment=alignment)
+
+
+def test_alignment_in_torchscript(path: Path) -> None:
+    x = torch.arange(128.0)
+    save_by_script(x, str(path), 64)
+    for saved in path, path.with_name(path.name + ".lists"):
+        assert_aligned(saved, 64)
+        assert list(positions(saved)) == ["x", "first"]
+        assert_same(load_file(saved), {"first": x[:3].long(), "x": x})

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch as reference
 import torch
+from helpers import assert_aligned
 from model_zoo import Deep, Tensors, Tied, raw, refill, same_file, same_values, split
 from torch import nn
 
@@ -109,6 +110,45 @@ def test_state_dict_hooks_decide_what_is_saved(tmp_path: Path) -> None:
     reference.save_model(model, tmp_path / "theirs")
     assert same_file(tmp_path / "ours", tmp_path / "theirs")
     assert sorted(ts.load_file(tmp_path / "ours")) == ["bias", "renamed"]
+
+
+# --- alignment --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alignment", [8, 64, 4096])
+@pytest.mark.parametrize("make", CAN_SAVE.values(), ids=CAN_SAVE)
+def test_alignment(tmp_path: Path, make, alignment: int) -> None:
+    model, other = make(), refill(make())
+    ts.save_model(model, tmp_path / "m", {"format": "pt"}, alignment=alignment)
+    assert_aligned(tmp_path / "m", alignment)
+    plain = tmp_path / "plain"
+    ts.save_model(model, plain, {"format": "pt"})
+    assert split(tmp_path / "m")[0] == split(plain)[0]
+    theirs, expected = reference.load_file(tmp_path / "m"), ts.load_file(plain)
+    assert theirs.keys() == expected.keys()
+    assert all(raw(theirs[name]) == raw(expected[name]) for name in expected)
+    assert ts.load_model(other, tmp_path / "m") == ([], [])
+    assert same_values(model, other)
+
+
+@pytest.mark.parametrize("alignment", [64, 4096])
+def test_mapped_weights_begin_at_multiples(tmp_path: Path, alignment: int) -> None:
+    model = nn.Sequential(nn.Linear(32, 32), nn.Linear(64, 64))
+    ts.save_model(model, tmp_path / "m", alignment=alignment, checksum=True)
+    loaded = ts.load_file(tmp_path / "m", backend="mmap", verify=True)
+    for name in "0.weight", "1.weight":  # 4096 and 16384 bytes
+        assert loaded[name].data_ptr() % alignment == 0
+    assert list(loaded)[-2:] == (["1.bias", "0.bias"] if alignment == 4096 else ["1.bias", "1.weight"])
+
+
+@pytest.mark.parametrize("alignment", [-64, 4, 24, 8192, True])
+def test_other_alignments_are_refused(tmp_path: Path, alignment: int) -> None:
+    text = f"alignment must be 0 or a power of two from 8 to 4096, not {int(alignment)}$"
+    with pytest.raises(ValueError, match=text):
+        ts.save_model(Tied(), tmp_path / "m", alignment=alignment)
+    with pytest.raises(TypeError, match=r"^alignment: expected int, not str$"):
+        ts.save_model(Tied(), tmp_path / "m", alignment="64")
+    assert not (tmp_path / "m").exists()
 
 
 # --- metadata ---------------------------------------------------------------------------------------

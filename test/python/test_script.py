@@ -19,7 +19,7 @@ SCHEMAS = [
     "load_file(str filename, Device device='cpu', *, str backend='auto', bool verify=False) -> Dict(str, Tensor)",
     "load(Tensor data, Device device='cpu', *, bool copy=True, bool verify=False) -> Dict(str, Tensor)",
     "save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata=None, *, bool fsync=False,"
-    " bool checksum=False) -> ()",
+    " bool checksum=False, int? alignment=None) -> ()",
     "save(Dict(str, Tensor) tensors, Dict(str, str)? metadata=None, *, bool checksum=False) -> Tensor",
     "keys(str filename) -> str[]",
     "metadata(str filename) -> Dict(str, str)",
@@ -29,7 +29,7 @@ SCHEMAS = [
     " bool exact=False, bool verify=False) -> Tensor[]",
     "load_into(str filename, str name, Tensor(a!) out) -> ()",
     "save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, bool fsync=False,"
-    " bool checksum=False) -> ()",
+    " bool checksum=False, int? alignment=None) -> ()",
 ]
 
 # The class's, with `self` left out.

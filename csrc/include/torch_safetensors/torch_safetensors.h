@@ -3,6 +3,7 @@
 #include <ATen/core/Dict.h>
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,6 +31,11 @@ class Module;
 /// `checksum` records a checksum (XXH3, 128 bits) of each tensor in the metadata, under
 /// `torch_safetensors.xxh3_128`; `verify` compares them before it returns, and throws SafetensorError that
 /// names the tensor that is damaged, or says that the file has none.
+///
+/// `alignment`, in bytes, is 0 or a power of two from 8 to 4096: each tensor begins in the file, and mapped
+/// in memory, at a multiple of the largest power of two, at most that, which divides its size in bytes. For
+/// it the header is padded, and tensors whose sizes have the higher powers come first. 0 is the reference's
+/// layout.
 namespace torch_safetensors {
 
 using TensorDict = c10::Dict<std::string, at::Tensor>;
@@ -66,14 +72,14 @@ TORCH_SAFETENSORS_API std::vector<at::Tensor> load_tensors(const std::string& fi
 TORCH_SAFETENSORS_API void load_into(const std::string& filename, std::string_view name,
                                      const at::Tensor& out);
 
-/// Writes `tensors` (dense, contiguous, on any device) to a file, byte for byte as the reference does; the
-/// file appears under its name only when it is whole. `fsync` also makes it durable. Nothing is written if an
-/// argument is wrong.
+/// Writes `tensors` (dense, contiguous, on any device) to a file, byte for byte as the reference does if
+/// `alignment` is 0; the file appears under its name only when it is whole. `fsync` also makes it durable.
+/// Nothing is written if an argument is wrong.
 TORCH_SAFETENSORS_API void save_file(const TensorDict& tensors, const std::string& filename,
                                      const std::optional<Metadata>& metadata = std::nullopt,
-                                     bool fsync = false, bool checksum = false);
+                                     bool fsync = false, bool checksum = false, int64_t alignment = 0);
 
-/// The same bytes as a 1-D uint8 tensor.
+/// The same bytes as a 1-D uint8 tensor, in the reference's layout.
 TORCH_SAFETENSORS_API at::Tensor save(const TensorDict& tensors,
                                       const std::optional<Metadata>& metadata = std::nullopt,
                                       bool checksum = false);
@@ -106,11 +112,11 @@ TORCH_SAFETENSORS_API LoadModelResult load_model(torch::nn::Module& model, const
 /// in the metadata; what else shares storage is written in full under each name.
 TORCH_SAFETENSORS_API void save_model(const torch::jit::Module& model, const std::string& filename,
                                       const std::optional<Metadata>& metadata = std::nullopt,
-                                      bool force_contiguous = true, bool fsync = false,
-                                      bool checksum = false);
+                                      bool force_contiguous = true, bool fsync = false, bool checksum = false,
+                                      int64_t alignment = 0);
 TORCH_SAFETENSORS_API void save_model(const torch::nn::Module& model, const std::string& filename,
                                       const std::optional<Metadata>& metadata = std::nullopt,
-                                      bool force_contiguous = true, bool fsync = false,
-                                      bool checksum = false);
+                                      bool force_contiguous = true, bool fsync = false, bool checksum = false,
+                                      int64_t alignment = 0);
 
 }  // namespace torch_safetensors

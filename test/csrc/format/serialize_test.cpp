@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "error_of.h"
@@ -14,9 +15,12 @@ using Shape = std::vector<int64_t>;
 
 std::string json_of(const SerializedHeader& header) { return header.bytes.substr(kPrefixSize); }
 
-std::string refusal(std::span<const TensorSpec> specs, const Metadata* metadata = nullptr) {
-  return error_of([&] { serialize_header(specs, metadata); });
+std::string refusal(std::span<const TensorSpec> specs, const Metadata* metadata = nullptr,
+                    int64_t alignment = 0) {
+  return error_of([&] { serialize_header(specs, metadata, alignment); });
 }
+
+constexpr int64_t kAlignments[] = {8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
 
 TEST(Serialize, WritesAnEmptyFileAsSixteenBytes) {
   const SerializedHeader header = serialize_header({}, nullptr);
@@ -162,6 +166,120 @@ TEST(Serialize, RefusesAHeaderOverTheLimit) {
   EXPECT_EQ(serialize_header({}, &fits).bytes.size(), kPrefixSize + kMaxHeaderSize);
   const Metadata over{{"k", std::string(kMaxHeaderSize - kAround.size() + 1, 'v')}};
   EXPECT_EQ(refusal({}, &over), "header too large: 100000008 bytes, the limit is 100000000");
+}
+
+TEST(Serialize, AlignsEveryTensorToThePowerOfTwoInItsSize) {
+  const std::vector<int64_t> sizes{1,   0,    7,    6,     4,    24,   64,    96,  192,   100,    512,
+                                   640, 4096, 4100, 12288, 2048, 8192, 10240, 998, 65536, 100001, 1 << 20};
+  std::vector<std::string> names;
+  std::vector<Shape> shapes;
+  for (const int64_t size : sizes) {
+    names.push_back("t" + std::to_string(size));
+    shapes.push_back({size});
+  }
+  std::vector<TensorSpec> specs;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    specs.push_back({names[i], i % 2 == 0 ? DType::kU8 : DType::kBool, shapes[i]});
+  }
+  for (const int64_t alignment : kAlignments) {
+    const SerializedHeader header = serialize_header(specs, nullptr, alignment);
+    EXPECT_EQ(header.bytes.size() % alignment, 0u);
+    const Header parsed = parse_header(json_of(header), header.data_size);
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      EXPECT_EQ(parsed.tensors()[i].name, names[header.order[i]]);
+    }
+    for (const TensorEntry& tensor : parsed.tensors()) {
+      for (int64_t power = 1; power <= alignment && tensor.nbytes() % power == 0; power *= 2) {
+        EXPECT_EQ((header.bytes.size() + tensor.begin) % power, 0u) << tensor.name << " of " << alignment;
+      }
+    }
+  }
+}
+
+TEST(Serialize, OrdersByAlignmentThenAsEver) {
+  const Shape none{0}, three{3}, eight{8}, forty{40}, sixty_four{64};
+  const TensorSpec specs[] = {{"d", DType::kU8, three},      {"c", DType::kU8, sixty_four},
+                              {"b", DType::kU8, sixty_four}, {"a", DType::kU64, three},
+                              {"f", DType::kF64, eight},     {"e", DType::kU8, none},
+                              {"g", DType::kU8, forty},      {"h", DType::kF32, three}};
+  EXPECT_EQ(serialize_header(specs, nullptr).order, (std::vector<size_t>{3, 4, 7, 2, 1, 0, 5, 6}));
+  EXPECT_EQ(serialize_header(specs, nullptr, 64).order, (std::vector<size_t>{4, 2, 1, 5, 3, 6, 7, 0}));
+  // Then 64 bytes are as good as 24 and 40.
+  EXPECT_EQ(serialize_header(specs, nullptr, 8).order, (std::vector<size_t>{3, 4, 2, 1, 5, 6, 7, 0}));
+}
+
+TEST(Serialize, KeepsTheUsualOrderOfManyOfOneAlignment) {
+  constexpr size_t kCount = 1000;
+  const Shape shapes[] = {{8}, {64}, {24}};
+  std::vector<std::string> names;
+  for (size_t i = 0; i < kCount; ++i) {
+    names.push_back(std::to_string(i * 7919 % kCount));
+  }
+  std::vector<TensorSpec> specs;
+  for (size_t i = 0; i < kCount; ++i) {
+    specs.push_back({names[i], DType::kU8, shapes[i % 3]});
+  }
+  std::vector<size_t> expected = serialize_header(specs, nullptr).order;
+  std::ranges::stable_partition(expected, [](size_t index) { return index % 3 == 1; });
+  EXPECT_EQ(serialize_header(specs, nullptr, 64).order, expected);
+}
+
+TEST(Serialize, PadsToTheAlignmentOfEveryLength) {
+  for (const int64_t alignment : kAlignments) {
+    for (size_t length = 0; length < 2 * static_cast<size_t>(alignment); length += 1 + length / 40) {
+      const std::string name(length, 'a');
+      const TensorSpec specs[] = {{name, DType::kU8, {}}};
+      const std::string plain = serialize_header(specs, nullptr).bytes;
+      const std::string bytes = serialize_header(specs, nullptr, alignment).bytes;
+      const size_t size = plain.find_last_not_of(' ') + 1;
+      EXPECT_EQ(bytes.size() % alignment, 0u);
+      EXPECT_LT(bytes.size() - size, static_cast<size_t>(alignment));
+      EXPECT_EQ(bytes.substr(kPrefixSize),
+                plain.substr(kPrefixSize, size - kPrefixSize) + std::string(bytes.size() - size, ' '));
+      EXPECT_EQ(parse_header_size(bytes, bytes.size() + 1), bytes.size() - kPrefixSize);
+    }
+  }
+}
+
+TEST(Serialize, WritesTheBytesOfAnAlignedHeader) {
+  const Shape two{2}, four{4};
+  const TensorSpec specs[] = {{"b", DType::kF32, two}, {"a", DType::kF32, four}, {"c", DType::kF64, {}}};
+  const SerializedHeader header = serialize_header(specs, nullptr, 16);
+  EXPECT_EQ(header.bytes, "\xA8\0\0\0\0\0\0\0"s +
+                              R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},)"
+                              R"("c":{"dtype":"F64","shape":[],"data_offsets":[16,24]},)"
+                              R"("b":{"dtype":"F32","shape":[2],"data_offsets":[24,32]}})" +
+                              "    ");
+}
+
+TEST(Serialize, AlignsAnEmptyFile) {
+  const std::string bytes = serialize_header({}, nullptr, 64).bytes;
+  EXPECT_EQ(bytes, "\x38\0\0\0\0\0\0\0{}"s + std::string(54, ' '));
+}
+
+TEST(Serialize, RefusesAnAlignedHeaderOverTheLimit) {
+  constexpr std::string_view kAround = R"({"__metadata__":{"k":""}})";
+  // The last multiple of 4096 at which data may begin.
+  constexpr size_t kLast = (kPrefixSize + kMaxHeaderSize) / 4096 * 4096;
+  const Metadata fits{{"k", std::string(kLast - kPrefixSize - kAround.size(), 'v')}};
+  EXPECT_EQ(serialize_header({}, &fits, 4096).bytes.size(), kLast);
+  const Metadata over{{"k", std::string(kLast - kPrefixSize - kAround.size() + 1, 'v')}};
+  EXPECT_EQ(serialize_header({}, &over).bytes.size(), kLast + 8);
+  EXPECT_EQ(refusal({}, &over, 4096), "header too large: 100003832 bytes, the limit is 100000000");
+}
+
+TEST(Serialize, RefusesOtherAlignments) {
+  for (const int64_t alignment : {INT64_MIN, INT64_C(-8), INT64_C(-1), INT64_C(1), INT64_C(2), INT64_C(4),
+                                  INT64_C(12), INT64_C(4095), INT64_C(8192), INT64_MAX}) {
+    EXPECT_EQ(refusal({}, nullptr, alignment),
+              "alignment must be 0 or a power of two from 8 to 4096, not " + std::to_string(alignment));
+  }
+}
+
+TEST(Serialize, NamesATensorThatCannotBeAligned) {
+  const Shape three{3};
+  const TensorSpec specs[] = {{"a", DType::kU8, three}, {"w", DType::kF4, three}};
+  EXPECT_EQ(refusal(specs, nullptr, 64), refusal(specs));
 }
 
 }  // namespace

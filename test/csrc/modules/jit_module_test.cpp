@@ -42,6 +42,19 @@ TEST_F(JitModule, ComesBackWithItsTie) {
   EXPECT_EQ(model.attr("steps").toTensor().item<int>(), 5);
 }
 
+TEST_F(JitModule, IsSavedAligned) {
+  const auto save_with = [&](int64_t alignment) {
+    save_model(tied(5), path_, std::nullopt, /*force_contiguous=*/true, /*fsync=*/false, /*checksum=*/false,
+               alignment);
+  };
+  save_with(4096);
+  EXPECT_EQ(io::read_file(path_).size(), 4096U + 40U);
+  torch::jit::Module model = tied(1);
+  EXPECT_EQ(load_model(model, path_).missing, Names());
+  expect_error<c10::ValueError>("alignment must be 0 or a power of two from 8 to 4096, not 12",
+                                [&] { save_with(12); });
+}
+
 TEST_F(JitModule, IsUnchangedWhenRefused) {
   TensorDict tensors;
   tensors.insert("again", at::zeros({2, 3}));

@@ -60,6 +60,19 @@ TEST_F(NnModule, ComesBackWithItsTie) {
   EXPECT_TRUE(model.weight.is_leaf() && model.weight.requires_grad());
 }
 
+TEST_F(NnModule, IsSavedAligned) {
+  const auto save_with = [&](int64_t alignment) {
+    save_model(Tied(5), path_, std::nullopt, /*force_contiguous=*/true, /*fsync=*/false, /*checksum=*/false,
+               alignment);
+  };
+  save_with(4096);
+  EXPECT_EQ(io::read_file(path_).size(), 4096U + 40U);
+  Tied model(1);
+  EXPECT_EQ(load_model(model, path_).missing, Names());
+  expect_error<c10::ValueError>("alignment must be 0 or a power of two from 8 to 4096, not 12",
+                                [&] { save_with(12); });
+}
+
 TEST_F(NnModule, EitherNameOfATieWillDo) {
   save({{"inner.weight", at::full({2, 3}, 4.F)},
         {"bias", at::zeros({2})},
