@@ -95,6 +95,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(load_into));
 
   // For the Python package alone.
+  define(m, touches_files("prefetch(str filename, str[] names) -> ()"), TORCH_FN(prefetch));
   define(m, touches_files("_version() -> str"), TORCH_FN(version));
   define(m, touches_files("_verify(str filename) -> ()"), TORCH_FN(tensors::verify_file));
   define(m, touches_files("_signatures(str filename) -> (str[], str[])"), TORCH_FN(tensors::signatures));
@@ -147,6 +148,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       .def("get_slice", &tensors::SafeOpen::get_slice, "",
            {torch::arg("name"), torch::arg("dim") = 0, torch::arg("start") = c10::IValue(),
             torch::arg("end") = c10::IValue(), torch::arg("step") = 1})
+      .def("prefetch", &tensors::SafeOpen::prefetch, "", {torch::arg("names")})
       .def("load_into", &tensors::SafeOpen::load_into, "", {torch::arg("names"), torch::arg("tensors")})
       // For the Python package alone.
       .def("_keys", &tensors::SafeOpen::joined_keys)

@@ -224,6 +224,10 @@ def _fake_load_into(filename: str, name: str, out: torch.Tensor) -> None:
         raise ValueError(f"{filename}: tensor {name!r}: is on the meta device and has no memory to load into")
 
 
+def _fake_prefetch(filename: str, names: list[str]) -> None:
+    """Reads nothing ahead while it is traced, and checks nothing: the loads do."""
+
+
 def _fake_keys(filename: str) -> list[str]:
     if _torch_private.is_being_traced():
         raise _untraceable("keys")
@@ -253,6 +257,7 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "load_tensor": _fake_load_tensor,
     "load_tensors": _fake_load_tensors,
     "load_into": _fake_load_into,
+    "prefetch": _fake_prefetch,
     "save": _fake_save,
     "save_file": _fake_save_file,
     "save_tensors": _fake_save_tensors,
@@ -260,7 +265,7 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "metadata": _fake_metadata,
 }
 
-_EFFECTFUL = ("load_file", "load_tensor", "load_tensors", "save", "save_file", "save_tensors")
+_EFFECTFUL = ("load_file", "load_tensor", "load_tensors", "prefetch", "save", "save_file", "save_tensors")
 
 
 def _trace_load_tensor(

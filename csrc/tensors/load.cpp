@@ -138,6 +138,14 @@ Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verif
 
 void verify_file(const std::string& filename) { OpenFile(filename, "auto").verify(); }
 
+void prefetch(const OpenFile& file, const std::vector<std::string>& names) {
+  std::vector<const format::TensorEntry*> entries;
+  for (const std::string& name : names) {
+    entries.push_back(&file.entry(name));
+  }
+  file.will_need(entries);
+}
+
 }  // namespace tensors
 
 TensorDict load_file(const std::string& filename, at::Device device, std::string_view backend, bool verify) {
@@ -153,6 +161,10 @@ at::Tensor load_tensor(const std::string& filename, std::string_view name, at::D
   const tensors::OpenFile file(filename, backend);
   const format::TensorEntry* const entries[] = {&file.entry(name)};
   return std::move(file.read(entries, device, {}, verify).front());
+}
+
+void prefetch(const std::string& filename, const std::vector<std::string>& names) {
+  tensors::prefetch(tensors::OpenFile(filename, "auto"), names);
 }
 
 std::vector<std::string> keys(const std::string& filename) {

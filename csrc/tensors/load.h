@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "format/header.h"
+#include "tensors/open_file.h"
 #include "tensors/transfer_options.h"
 #include "torch_safetensors/torch_safetensors.h"
 
@@ -25,6 +26,10 @@ Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verif
 
 /// Throws SafetensorError unless the bytes of all tensors have the checksums that the file records.
 void verify_file(const std::string& filename);
+
+/// What the public `prefetch` does, of a file that is open. Throws SafetensorError for a name it does not
+/// have.
+void prefetch(const OpenFile& file, const std::vector<std::string>& names);
 
 /// The names of the tensors, in the order of the data.
 std::vector<std::string> names_of(const format::Header& header);

@@ -7,6 +7,7 @@
 
 #include "format/text.h"
 #include "io/parallel_read.h"
+#include "io/will_need.h"
 #include "tensors/checksums.h"
 #include "tensors/device_load.h"
 #include "tensors/filename.h"
@@ -116,6 +117,12 @@ std::vector<at::Tensor> OpenFile::read_to(std::span<const format::TensorEntry* c
     tensors.push_back(read(*entry, c10::kCPU).to(device));
   }
   return tensors;
+}
+
+void OpenFile::will_need(std::span<const format::TensorEntry* const> entries) const {
+  for (const format::TensorEntry* entry : entries) {
+    io::will_need(file_, position(*entry), entry->nbytes());
+  }
 }
 
 std::vector<at::Tensor> OpenFile::read_all(c10::Device device, const TransferOptions& options,

@@ -80,6 +80,10 @@ class OpenFile {
   /// The same for one.
   at::Tensor read(const format::TensorEntry& entry, c10::Device device) const;
 
+  /// Has the system begin to read their bytes into memory (io/will_need.h), for a `read` or `read_into` to
+  /// come.
+  void will_need(std::span<const format::TensorEntry* const> entries) const;
+
   /// All tensors, in the order of the header. Nearly always all of them are used soon: a mapped file that is
   /// not in memory is read ahead in the background.
   std::vector<at::Tensor> read_all(c10::Device device, const TransferOptions& options = {},

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tensors/joined_names.h"
+#include "tensors/load.h"
 #include "tensors/open_file.h"
 #include "torch_safetensors/torch_safetensors.h"
 
@@ -55,6 +56,9 @@ class SafeOpen : public torch::CustomClassHolder {
   /// Any other part, by torch's sizes, strides and storage offset within the tensor.
   at::Tensor get_view(const std::string& name, std::vector<int64_t> sizes, std::vector<int64_t> strides,
                       int64_t offset) const;
+
+  /// Has the system begin to read tensors into memory, for a `get_tensors` or `load_into` to come.
+  void prefetch(const std::vector<std::string>& names) const { tensors::prefetch(file_, names); }
 
   /// Reads tensors into existing ones of the same shapes and dtypes, in parallel.
   void load_into(const std::vector<std::string>& names, const std::vector<at::Tensor>& tensors) const;

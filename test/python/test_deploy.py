@@ -88,11 +88,13 @@ class Scripted(torch.nn.Module):
         torch.ops.safetensors.save_file({"x": x + 3}, path)
         results += torch.ops.safetensors.load_tensors(path, torch.ops.safetensors.keys(path), exact=True)
         torch.ops.safetensors.save_file({"x": x + 4}, path)
+        torch.ops.safetensors.prefetch(path, ["x"])
         out = torch.empty_like(x)
         torch.ops.safetensors.load_into(path, "x", out)
         results.append(out.clone())
         torch.ops.safetensors.save_file({"x": x + 5}, path)
         file = torch.classes.safetensors.SafeOpen(path, torch.device("cpu"), "auto")
+        file.prefetch(["x"])
         file.load_into(["x"], [out])
         results.append(out)
         torch.ops.safetensors.save_file({"last": x + 6}, path)
@@ -109,6 +111,7 @@ class Packaged(torch.nn.Module):
         self.lists = f"{folder}/lists.safetensors"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.ops.safetensors.prefetch(self.weights, ["bias", "weight"])
         weights = torch_safetensors.load_file(self.weights)
         y = x @ weights["weight"].t() + weights["bias"]
         torch_safetensors.save_file({"y": y}, self.dict, {"made by": "a package"})

@@ -362,12 +362,13 @@ def test_meta_tensors_are_refused_and_not_passed_over(path, out, tmp_path):
     assert not Path(out).exists()
 
 
-@pytest.mark.parametrize("name", ["load_tensor", "load_tensors", "load_into", "save_tensors"])
+@pytest.mark.parametrize("name", ["load_tensor", "load_tensors", "load_into", "prefetch", "save_tensors"])
 def test_opcheck(name, path, out):
     arguments = {
         "load_tensor": ((path, "w"), {"expect": "F32[4,4]"}),
         "load_tensors": ((path, ["w", "b"]), {"expect": ["F32[4,4]", "F32[4]"], "exact": True}),
         "load_into": ((path, "w", torch.zeros(4, 4)), {}),
+        "prefetch": ((path, ["w", "b"]), {}),
         "save_tensors": ((out, ["x"], [X]), {"alignment": 64}),
     }
     args, kwargs = arguments[name]
@@ -389,6 +390,20 @@ def test_importing_the_package_does_not_import_dynamo():
 def test_a_missing_name_is_refused_at_trace_time(path):
     with pytest.raises(Exception, match="tensor 'nope': not in this file"):
         torch.compile(lambda x: x + load_tensor(path, "nope"), backend="eager", fullgraph=True)(X)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_prefetch_stays_in_the_graph(path, backend):
+    """It has no result, and is called all the same: one of a name that is not there raises."""
+
+    def step(x, name):
+        ops.prefetch(path, [name])
+        return x + load_tensor(path, "b")
+
+    compiled = torch.compile(step, backend=backend, fullgraph=True)
+    torch.testing.assert_close(compiled(X, "w"), step(X, "w"))
+    with pytest.raises((RuntimeError, SafetensorError), match=r"tensor 'nope': not in this file"):
+        compiled(X, "nope")
 
 
 def test_errors_of_a_graph_name_the_file(path):

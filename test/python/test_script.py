@@ -28,6 +28,7 @@ SCHEMAS = [
     "load_tensors(str filename, str[] names, Device device='cpu', *, str backend='auto', str[]? expect=None,"
     " bool exact=False, bool verify=False) -> Tensor[]",
     "load_into(str filename, str name, Tensor(a!) out) -> ()",
+    "prefetch(str filename, str[] names) -> ()",
     "save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, bool fsync=False,"
     " bool checksum=False, int? alignment=None) -> ()",
 ]
@@ -43,6 +44,7 @@ METHODS = [
     "get_dtype(str name) -> str",
     "get_slice(str name, int dim=0, int? start=None, int? end=None, int step=1) -> Tensor",
     "load_into(str[] names, Tensor[] tensors) -> NoneType",
+    "prefetch(str[] names) -> NoneType",
 ]
 
 

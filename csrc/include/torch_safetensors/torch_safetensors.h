@@ -72,6 +72,11 @@ TORCH_SAFETENSORS_API std::vector<at::Tensor> load_tensors(const std::string& fi
 TORCH_SAFETENSORS_API void load_into(const std::string& filename, std::string_view name,
                                      const at::Tensor& out);
 
+/// Has the system begin to read tensors of a file into memory, and returns: a `load_tensors` or `load_into`
+/// of them that comes after other work need not wait for the disk. What the system reads it may also drop
+/// again.
+TORCH_SAFETENSORS_API void prefetch(const std::string& filename, const std::vector<std::string>& names);
+
 /// Writes `tensors` (dense, contiguous, on any device) to a file, byte for byte as the reference does if
 /// `alignment` is 0; the file appears under its name only when it is whole. `fsync` also makes it durable.
 /// Nothing is written if an argument is wrong.

@@ -3,31 +3,18 @@
 #include <gtest/gtest.h>
 
 #if defined(__linux__)
-#include <fcntl.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
-#include <chrono>
 #include <filesystem>
-#include <functional>
 #include <iterator>
 #include <thread>
 
 #include "io/child.h"
+#include "io/page_cache.h"
 #include "io/test_directory.h"
 
 namespace torch_safetensors::io {
 namespace {
 
 constexpr size_t kSize = 64 << 20;
-
-/// Waits for what a thread does in the background.
-bool happens(const std::function<bool()>& condition) {
-  for (int i = 0; i < 1000 && !condition(); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return condition();
-}
 
 size_t threads() {
   return std::distance(std::filesystem::directory_iterator("/proc/self/task"),
@@ -42,19 +29,6 @@ class ReadAheadTest : public ::testing::Test {
   }
 
   std::string make(size_t size) { return write_file(directory_ / "f", std::string(size, 'x')); }
-
-  /// Writes the file out and has the system forget it.
-  void evict(const File& file) {
-    ASSERT_EQ(::fsync(file.descriptor()), 0);
-    ASSERT_EQ(::posix_fadvise(file.descriptor(), 0, 0, POSIX_FADV_DONTNEED), 0);
-    ASSERT_FALSE(is_in_memory(file, file.size() - 1));
-  }
-
-  static bool is_in_memory(const File& file, size_t offset) {
-    char byte;
-    iovec piece{&byte, 1};
-    return ::preadv2(file.descriptor(), &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT) == 1;
-  }
 
   TestDirectory directory_;
 };
