@@ -1,8 +1,9 @@
 """How long a C++ program takes to its first answer, and what memory one and four of them take together.
 
-``python -m benchmarks.deployment [FOLDER]`` compares, in one interleaved run on a real encoder (91 MB, build/model) and on
-large matrices (1 GiB): a package without weights and its safetensors file, a normal AOTInductor package, and TorchScript
-with the weights of the same file. Models are made in FOLDER (build/deployment) where they are not there yet.
+``python -m benchmarks.deployment [FOLDER]`` compares, in one interleaved run on a real encoder (91 MB, build/model) and
+on large matrices (1 GiB): a package without weights and its safetensors file, a normal AOTInductor package, and
+TorchScript with the weights of the same file and with its own. Models are made in FOLDER (build/deployment) where they
+are not there yet.
 """
 
 from __future__ import annotations
@@ -51,17 +52,17 @@ def make(folder: Path, name: str) -> None:
 
         model = SentenceEncoder.from_pretrained(ROOT / "build/model")
         tokens = torch.randint(1000, 20_000, (4, 32))
-        inputs = tokens, torch.ones_like(tokens)
+        inputs = [tokens, torch.ones_like(tokens)]
     else:
         model = torch.nn.Sequential(*(torch.nn.Linear(4096, 4096, bias=False) for _ in range(16)))
-        inputs = (torch.rand(4, 4096),)
+        inputs = [torch.rand(4, 4096)]
     model = model.eval().requires_grad_(False)
     save_file({str(i): tensor for i, tensor in enumerate(inputs)}, folder / "inputs.safetensors")
     save_model(model, folder / "model.safetensors")
-    program = torch.export.export(model, inputs)
+    program = torch.export.export(model, tuple(inputs))
     aoti.package(program, folder / "weightless.pt2", weights=folder / "model.safetensors", write_weights=False)
     torch._inductor.aoti_compile_and_package(program, package_path=str(folder / "normal.pt2"))
-    torch.jit.trace(model, inputs).save(folder / "model.pt")
+    torch.jit.trace(model, tuple(inputs)).save(folder / "model.pt")
 
 
 def build(folder: Path) -> Path:
@@ -73,11 +74,9 @@ def build(folder: Path) -> Path:
     tree = folder / "program"
     search = f"{torch_safetensors.cmake_prefix_path};{torch.utils.cmake_prefix_path}"
     options = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_PREFIX_PATH={search}"]
-    for command in (
-        ["cmake", "-S", Path(__file__).with_name("start_up"), "-B", tree, *options],
-        ["cmake", "--build", tree],
-    ):
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    configure: list[str | Path] = ["cmake", "-S", Path(__file__).with_name("start_up"), "-B", tree, *options]
+    subprocess.run(configure, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(["cmake", "--build", tree], stdout=subprocess.DEVNULL, check=True)
     return tree / "start_up"
 
 
@@ -91,7 +90,7 @@ def proportional_memory(pid: int) -> int:
 def measure(program: Path, folder: Path, way: Way, count: int) -> tuple[float, int, str]:
     """Seconds until the last of so many has answered, bytes they have together, and the answer."""
     weights = way.weights if way.weights == "-" else folder / way.weights
-    command = [program, way.kind, folder / way.model, weights, folder / "inputs.safetensors"]
+    command: list[str | Path] = [program, way.kind, folder / way.model, weights, folder / "inputs.safetensors"]
     begin = time.perf_counter()
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)

@@ -323,6 +323,7 @@ def register() -> None:
         torch.library.register_fake(f"safetensors::{name}", fake)
     for name in _EFFECTFUL:
         _torch_private.register_ordered_effect(f"safetensors::{name}")
+    _torch_private.keep_order_in_inductor(_ops.load_into.default)
     for name, rule in _TRACING_RULES.items():
         _torch_private.register_tracing_rule(f"safetensors::{name}", rule)
     inlined: dict[str, Callable[..., Any]] = {

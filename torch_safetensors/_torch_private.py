@@ -6,6 +6,7 @@ Tried with the releases in :data:`TRIED_WITH`; a test compares that with the tor
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -39,6 +40,35 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def register_ordered_effect(operator: str) -> None:
     """Keeps graphs from dropping, merging or reordering calls of an operator."""
     _register_effectful_op(operator, EffectType.ORDERED)
+
+
+def keep_order_in_inductor(mutating: Any) -> None:
+    """Has Inductor run operators with ordered effects, and this one that mutates its argument, in the order of the graph.
+
+    torch 2.11 to 2.13 note the order under the names of buffers and look it up by those of operations, so that it is
+    lost: with ``reorder_for_peak_memory``, which is on, a save was moved in front of a load of the same file. What
+    mutates its argument can have no effect in torch's sense, and is put into the same order here.
+    """
+
+    def install(lowering: ModuleType) -> None:
+        graph: Any = importlib.import_module("torch._inductor.virtualized").V
+        effect = torch.ops.higher_order.with_effects
+        lower_effect, fall_back = lowering.lowerings[effect], lowering.fallback_handler(mutating)
+
+        def lower(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            before = len(graph.graph.operations)
+            last = graph.graph.effectful_ops.get(EffectType.ORDERED)
+            result = function(*args, **kwargs)
+            for operation in graph.graph.operations[before:]:
+                if last is not None:
+                    graph.graph.additional_star_deps[operation.get_operation_name()].add(last.get_name())
+                graph.graph.effectful_ops[EffectType.ORDERED] = operation
+            return result
+
+        lowering.lowerings[effect] = functools.partial(lower, lower_effect)
+        lowering.lowerings[mutating] = functools.partial(lower, fall_back)
+
+    _after_import("torch._inductor.lowering", install)
 
 
 def constant_while_compiling(function: _Function) -> _Function:

@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import re
+import runpy
 import sys
 import threading
 from collections.abc import Iterator
@@ -355,9 +356,12 @@ def test_not_a_package_of_ours(tmp_path: Path, folder: Path) -> None:
 
 def run_documented(folder: Path) -> None:
     text = (Path(__file__).parents[2] / "docs/deployment.md").read_text()
-    (program,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    program = folder / "program.py"  # TorchScript reads the source
+    program.write_text("".join(blocks))
     os.chdir(folder)
-    exec(program, {})
+    runpy.run_path(str(program))
 
 
 def test_the_documented_example(tmp_path: Path, folder: Path) -> None:

@@ -392,6 +392,46 @@ def test_a_missing_name_is_refused_at_trace_time(path):
         torch.compile(lambda x: x + load_tensor(path, "nope"), backend="eager", fullgraph=True)(X)
 
 
+class BeforeAndAfter(torch.nn.Module):
+    """Reads a file, writes it, and reads it again; ``mutating``: into memory of its own."""
+
+    def __init__(self, path: str, mutating: bool) -> None:
+        super().__init__()
+        self.path = path
+        self.mutating = mutating
+
+    def load(self) -> torch.Tensor:
+        if not self.mutating:
+            return load_tensor(self.path, "w", backend="pread")
+        out = torch.ones(64, 64)
+        ops.load_into(self.path, "w", out)
+        return out
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        before = x @ self.load()
+        save_file({"w": x}, self.path)
+        return before + 1, self.load()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own
+@pytest.mark.parametrize("backend", [*BACKENDS, "aoti"])
+@pytest.mark.parametrize("mutating", [False, True], ids=["load_tensor", "load_into"])
+def test_a_save_stays_behind_the_load_before_it(out, tmp_path, backend, mutating):
+    """Inductor moves what seems independent so that less memory is in use at a time."""
+    save_file({"w": torch.zeros(64, 64)}, out)
+    x, module = torch.ones(64, 64), BeforeAndAfter(out, mutating)
+    if backend == "aoti":
+        program = torch.export.export(module, (x,), strict=True)
+        package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "order.pt2"))
+        run = torch._inductor.aoti_load_package(package)
+    else:
+        run = torch.compile(module, backend=backend, fullgraph=True)
+    save_file({"w": torch.zeros(64, 64)}, out)
+    before, after = run(x)
+    assert torch.equal(before, torch.ones(64, 64))
+    assert torch.equal(after, x)
+
+
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_prefetch_stays_in_the_graph(path, backend):
     """It has no result, and is called all the same: one of a name that is not there raises."""

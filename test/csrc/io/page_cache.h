@@ -2,7 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/uio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -13,11 +13,15 @@
 
 namespace torch_safetensors::io {
 
-/// Whether a byte of a file can be read without waiting for the disk.
+/// Whether the page of a file that has this byte is in memory. To try to read it would have it read ahead.
 inline bool is_in_memory(const File& file, size_t offset) {
-  char byte;
-  iovec piece{&byte, 1};
-  return ::preadv2(file.descriptor(), &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT) == 1;
+  const auto page_size = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const auto page = static_cast<off_t>(offset / page_size * page_size);
+  void* const mapped = ::mmap(nullptr, page_size, PROT_READ, MAP_SHARED, file.descriptor(), page);
+  unsigned char state = 0;
+  EXPECT_EQ(::mincore(mapped, page_size, &state), 0);
+  ::munmap(mapped, page_size);
+  return (state & 1) != 0;
 }
 
 /// Writes the file out and has the system forget it.

@@ -41,7 +41,7 @@ TEST_F(ReadAheadTest, BringsAFileIntoMemory) {
   {
     const ReadAhead ahead(file);
     for (size_t offset = 0; offset < kSize; offset += kSize / 64) {
-      EXPECT_TRUE(happens([&] { return is_in_memory(file, offset); })) << offset;
+      ASSERT_TRUE(happens([&] { return is_in_memory(file, offset); })) << offset;
     }
   }
   EXPECT_TRUE(happens([&] { return threads() == before && open_descriptors() == descriptors; }));
