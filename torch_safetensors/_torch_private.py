@@ -43,7 +43,7 @@ def register_ordered_effect(operator: str) -> None:
 
 
 def keep_order_in_inductor(mutating: Any) -> None:
-    """Has Inductor run operators with ordered effects, and this one that mutates its argument, in the order of the graph.
+    """Has Inductor keep the order of operators with ordered effects and of this one, which mutates its argument.
 
     torch 2.11 to 2.13 note the order under the names of buffers and look it up by those of operations, so that it is
     lost: with ``reorder_for_peak_memory``, which is on, a save was moved in front of a load of the same file. What
