@@ -361,7 +361,7 @@ def run_documented(folder: Path) -> None:
     program = folder / "program.py"  # TorchScript reads the source
     program.write_text("".join(blocks))
     os.chdir(folder)
-    runpy.run_path(str(program))
+    runpy.run_path(str(program), run_name="program")
 
 
 def test_the_documented_example(tmp_path: Path, folder: Path) -> None:
