@@ -6,7 +6,8 @@
 namespace torch_safetensors::packages {
 
 /// A `std::shared_mutex` in which no reader passes a writer that waits. glibc's lets them: where readers
-/// always overlap, as the requests of a busy server do, its writer waits for ever.
+/// always overlap, as the requests of a busy server do, its writer waits for ever. A thread must not be a
+/// reader twice at a time.
 class WriterFirstMutex {
  public:
   void lock() {

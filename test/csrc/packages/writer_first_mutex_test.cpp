@@ -17,7 +17,7 @@ constexpr std::chrono::milliseconds kMoment{50};
 TEST(WriterFirstMutexTest, ReadersShareIt) {
   WriterFirstMutex mutex;
   const std::shared_lock first(mutex);
-  const std::shared_lock second(mutex);
+  std::thread([&] { const std::shared_lock second(mutex); }).join();
 }
 
 TEST(WriterFirstMutexTest, NoReaderPassesAWriterThatWaits) {
