@@ -93,9 +93,9 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          torch::schema("load_into(str filename, str name, Tensor(a!) out) -> ()",
                        c10::AliasAnalysisKind::FROM_SCHEMA),
          TORCH_FN(load_into));
+  define(m, touches_files("prefetch(str filename, str[] names) -> ()"), TORCH_FN(prefetch));
 
   // For the Python package alone.
-  define(m, touches_files("prefetch(str filename, str[] names) -> ()"), TORCH_FN(prefetch));
   define(m, touches_files("_version() -> str"), TORCH_FN(version));
   define(m, touches_files("_verify(str filename) -> ()"), TORCH_FN(tensors::verify_file));
   define(m, touches_files("_signatures(str filename) -> (str[], str[])"), TORCH_FN(tensors::signatures));

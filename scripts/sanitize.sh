@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The C++ tests and the programs of test/deploy and examples/server under sanitizers; SANITIZE=thread for the other kind,
-# of the tests alone. torch itself is not instrumented, which address and undefined cope with. The thread sanitizer sees no barrier of torch's OpenMP threads: there are none in its run.
+# of the tests alone. torch itself is not instrumented, which address and undefined cope with. The thread sanitizer sees
+# no barrier of torch's OpenMP threads: there are none in its run.
 source "$(dirname "$0")/common.sh"
 scripts/setup.sh dev
 kind=${SANITIZE:-address,undefined}

@@ -3,6 +3,8 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/version.h>
 
+#include <algorithm>
+
 namespace torch_safetensors::packages {
 namespace {
 
@@ -13,8 +15,8 @@ void synchronize_with(at::Device device) {
   }
 }
 
-at::Device device_of(torch::inductor::AOTIModelPackageLoader& loader, c10::DeviceIndex index) {
-  at::Device device(loader.get_metadata().at("AOTI_DEVICE_KEY"));
+at::Device device_of(const std::unordered_map<std::string, std::string>& metadata, c10::DeviceIndex index) {
+  at::Device device(metadata.at("AOTI_DEVICE_KEY"));
   if (!device.is_cpu()) {
     device.set_index(index);
   }
@@ -38,10 +40,15 @@ LentConstants::~LentConstants() {
 
 ConstantsLoader::ConstantsLoader(torch::inductor::AOTIModelPackageLoader& loader,
                                  c10::DeviceIndex device_index)
+    : ConstantsLoader(loader, loader.get_metadata(), device_index) {}
+
+ConstantsLoader::ConstantsLoader(torch::inductor::AOTIModelPackageLoader& loader,
+                                 const std::unordered_map<std::string, std::string>& metadata,
+                                 c10::DeviceIndex device_index)
     : loader_(loader),
-      record_(loader.get_metadata()),
+      record_(metadata),
       names_(loader.get_constant_fqns()),
-      device_(device_of(loader, device_index)) {}
+      device_(device_of(metadata, device_index)) {}
 
 std::unique_ptr<WeightsFile> ConstantsLoader::open(const std::string& filename,
                                                    const ConstantsOptions& options) const {

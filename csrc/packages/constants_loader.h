@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "packages/record.h"
@@ -52,6 +53,11 @@ class ConstantsLoader {
   void synchronize() const;
 
  private:
+  /// The metadata once: a copy, which holds the constants that come with the package.
+  ConstantsLoader(torch::inductor::AOTIModelPackageLoader& loader,
+                  const std::unordered_map<std::string, std::string>& metadata,
+                  c10::DeviceIndex device_index);
+
   torch::inductor::AOTIModelPackageLoader& loader_;
   Record record_;
   std::vector<std::string> names_;

@@ -1,5 +1,6 @@
 #include "packages/weights_file.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "format/text.h"

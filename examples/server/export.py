@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torch_safetensors import aoti
 
-#: What a request may have, which the server checks, too (tensors.h).
+#: What a request may have, which the server checks, too (tokens.cpp).
 MAX_SENTENCES = 64
 MAX_TOKENS = 512
 

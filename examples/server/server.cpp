@@ -29,7 +29,7 @@ int64_t count_words(const std::string& weights) {
   return ts::load_tensor(weights, "embeddings.word_embeddings.weight", at::kMeta).size(0);
 }
 
-/// What nobody foresaw: the client learns that it happened, the log what.
+/// Tells the client what to mend; of what nobody foresaw that it happened, and the log what it was.
 void on_exception(const httplib::Request& request, httplib::Response& response, std::exception_ptr thrown) {
   try {
     std::rethrow_exception(thrown);
