@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -22,6 +22,7 @@ from ._arguments import (
 from ._buffers import Buffer, as_tensor, bytes_of, new_bytes
 from ._errors import translate
 from ._gc import gc_paused
+from ._remote import is_remote, load_remote, open_remote
 
 __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 
@@ -33,29 +34,34 @@ _MAX_SMALL_SIZE = 1 << 16
 
 
 def load_file(
-    filename: PathLike,
+    filename: PathLike | BinaryIO,
     device: DeviceLike = "cpu",
     *,
     backend: str = "auto",
     threads: int | None = None,
     ring_size: int | None = None,
     verify: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Loads all tensors of a file.
 
     Args:
-        filename: any path the operating system allows.
+        filename: any path the operating system allows; a file object, open for reading bytes, which is read from its
+            position to its end; or a URL that fsspec knows (``https://``, ``s3://``, ``memory://``, and so on). A path
+            is mapped, where that is possible; everything else is read.
         device: where the tensors shall be; everything ``torch.device`` takes. ``"meta"`` reads the header alone.
         backend: ``"mmap"``: lazy, as private copy-on-write pages; do not truncate the file while tensors live.
             ``"pread"``: read at once, by several threads, into memory of their own; immune to later changes of the
             file. ``"auto"``: mmap on local file systems, pread on network and FUSE ones. For devices other than the
             CPU the file is always read.
         threads: so many threads read for another device; by default ``$TORCH_SAFETENSORS_THREADS``, or 8, or as many
-            as there are cores.
+            as there are cores. From URLs and regular files that are open, 8 by default; what can only be read from
+            its beginning to its end is read by one.
         ring_size: bytes of host memory, pinned where the device can, through which tensors travel to it; by default
             ``$TORCH_SAFETENSORS_RING_SIZE``, or 256 MiB.
         verify: compare the data with the checksums that the file was saved with (``save_file(..., checksum=True)``),
             before it returns. Reads all of it; what goes to another device is read twice.
+        storage_options: for fsspec's file system, with a URL: credentials, ``headers``, and so on.
 
     Returns:
         The tensors by name, in the order of their data in the file. Each has a storage of its own of exactly its
@@ -69,6 +75,12 @@ def load_file(
     In a compiled or exported graph the names, dtypes and shapes become constants, and running the graph on a file that
     differs in them raises.
     """
+    if is_remote(filename):
+        with open_remote(filename, storage_options) as source:
+            if not isinstance(source, str):
+                return load_remote(source, device, threads=threads, verify=verify)
+        filename = source
+    filename = cast("PathLike", filename)
     if _graphs.is_tracing():
         return _graphs.load_file(filename, device, backend=backend, verify=verify)  # tuned by the environment alone
     arguments = operator_filename(filename), operator_device(device)
@@ -79,12 +91,13 @@ def load_file(
 
 
 def load(
-    data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True, verify: bool = False
+    data: Buffer | BinaryIO, device: DeviceLike = "cpu", *, copy: bool = True, verify: bool = False
 ) -> dict[str, torch.Tensor]:
     """Loads all tensors from the bytes of a file.
 
     Args:
-        data: bytes, bytearray, memoryview, anything else with a buffer, or a 1-D uint8 tensor.
+        data: bytes, bytearray, memoryview, anything else with a buffer, or a 1-D uint8 tensor; or a file object or a
+            URL, as :func:`load_file` takes them.
         device: where the tensors shall be; everything ``torch.device`` takes.
         copy: False makes the tensors alias ``data``, on the CPU, and keep it alive. Writable sources only.
         verify: see :func:`load_file`.
@@ -97,6 +110,10 @@ def load(
         TypeError: ``data`` has no buffer.
         ValueError: ``copy=False`` with a source that is read-only or not aligned, or with another device.
     """
+    if is_remote(data):
+        if not copy:
+            raise ValueError(f"data: copy=False needs memory to alias, and not a {type(data).__name__}")
+        return load_file(data, device, backend="pread", verify=verify)
     try:
         with as_tensor(data, writable=not copy) as tensor:
             return _to_dict(*_ops._load(tensor, operator_device(device), copy, verify))

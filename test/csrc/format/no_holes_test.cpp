@@ -20,7 +20,8 @@ void check(const std::vector<Range>& ranges, uint64_t data_size) {
   for (const Range& range : ranges) {
     tensors.push_back({range.name, DType::kU8, {}, range.begin, range.end});
   }
-  check_no_holes(tensors, data_size);
+  check_no_holes(tensors);
+  check_data_size(tensors, data_size);
 }
 
 TEST(NoHoles, AcceptsTensorsBackToBack) {
