@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import stat
 from typing import Any, BinaryIO, Protocol, TypeGuard
@@ -49,14 +50,8 @@ class Reader(Protocol):
 
 
 def is_file_object(source: object) -> TypeGuard[BinaryIO]:
-    """True for what is read by ``read``: neither a path nor memory (``mmap.mmap`` has a ``read``, too)."""
-    if not hasattr(source, "read") or isinstance(source, (str, os.PathLike)):
-        return False
-    try:
-        memoryview(source)  # type: ignore[arg-type]
-    except TypeError:
-        return True
-    return False
+    """True for what is read by ``read``: neither a path nor memory, though ``mmap.mmap`` has a ``read``, too."""
+    return hasattr(source, "read") and not isinstance(source, (str, os.PathLike, mmap.mmap))
 
 
 def open_file_object(file: BinaryIO) -> Reader:
@@ -68,6 +63,8 @@ def open_file_object(file: BinaryIO) -> Reader:
     """
     if hasattr(file, "encoding"):  # also of wrappers, which are no io.TextIOBase
         raise _is_text(_name_of(file))
+    if getattr(file, "closed", False):
+        raise ValueError(f"{_name_of(file)}: I/O operation on closed file")
     if hasattr(file, "readable") and not file.readable():
         raise io.UnsupportedOperation(f"{_name_of(file)}: not open for reading")
     if _is_plain(file) and stat.S_ISREG(os.fstat(file.fileno()).st_mode):

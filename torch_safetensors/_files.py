@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -23,6 +24,7 @@ from ._buffers import Buffer, as_tensor, bytes_of, new_bytes
 from ._errors import translate
 from ._gc import gc_paused
 from ._remote import is_remote, load_remote, open_remote
+from ._torch_private import outside_of_graphs
 
 __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 
@@ -76,10 +78,8 @@ def load_file(
     differs in them raises.
     """
     if is_remote(filename):
-        with open_remote(filename, storage_options) as source:
-            if not isinstance(source, str):
-                return load_remote(source, device, threads=threads, verify=verify)
-        filename = source
+        with_path = functools.partial(load_file, backend=backend, threads=threads, ring_size=ring_size, verify=verify)
+        return _load_remote(filename, device, storage_options, threads, verify, with_path)
     filename = cast("PathLike", filename)
     if _graphs.is_tracing():
         return _graphs.load_file(filename, device, backend=backend, verify=verify)  # tuned by the environment alone
@@ -88,6 +88,21 @@ def load_file(
         return _to_dict(*_ops._load_file(*arguments, backend, threads, ring_size, verify))
     except RuntimeError as error:
         raise translate(error, filename) from None
+
+
+@outside_of_graphs("file objects and URLs cannot be loaded in a graph: load them outside of it, or from a path")
+def _load_remote(
+    source: str | BinaryIO,
+    device: DeviceLike,
+    storage_options: Mapping[str, Any] | None,
+    threads: int | None,
+    verify: bool,
+    load_path: Callable[[str, DeviceLike], dict[str, torch.Tensor]],
+) -> dict[str, torch.Tensor]:
+    with open_remote(source, storage_options) as opened:
+        if isinstance(opened, str):
+            return load_path(opened, device)
+        return load_remote(opened, device, threads=threads, verify=verify)
 
 
 def load(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._file_objects import Reader, StreamReader
+from ._torch_private import constant_while_compiling
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -20,6 +21,7 @@ __all__ = ["is_url", "open_url"]
 _FIRST = 1 << 18
 
 
+@constant_while_compiling
 def is_url(source: object) -> bool:
     """True for a str with a protocol that fsspec knows, also one after another: ``simplecache::https://...``.
 

@@ -341,6 +341,17 @@ def test_compiled_code(memory: Callable[[str, bytes], str]) -> None:
     def forward(x: torch.Tensor) -> torch.Tensor:
         return x + torch_safetensors.load_file(url)["a"]
 
-    assert torch.compile(forward, backend="aot_eager")(torch.ones(3)).tolist() == [2, 2, 2]
-    with pytest.raises(Exception, match="URL"):
+    with pytest.raises(Exception, match="file objects and URLs cannot be loaded in a graph"):
         torch.compile(forward, backend="aot_eager", fullgraph=True)(torch.ones(3))
+    assert torch.compile(forward, backend="aot_eager")(torch.ones(3)).tolist() == [2, 2, 2]
+    with pytest.raises(RuntimeError, match="file objects and URLs cannot be loaded in a graph"):
+        torch.export.export(Adds(url), (torch.ones(3),), strict=False)
+
+
+class Adds(torch.nn.Module):
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + load_file(self.url)["a"]
