@@ -97,7 +97,7 @@ def _name_of(file: object) -> str:
 class DescriptorReader:
     """An open regular file, read in parallel through its descriptor, so that its position is in nobody's way."""
 
-    threads = 8
+    threads = min(8, os.cpu_count() or 1)  # memory or disk are the limit soon
     max_gap = 0
 
     def __init__(self, file: BinaryIO) -> None:

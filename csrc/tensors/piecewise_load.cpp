@@ -69,6 +69,21 @@ PiecewiseLoad::PiecewiseLoad(c10::intrusive_ptr<SourceHeader> header,
       complete(i);
     }
   }
+  if (device_.is_cpu() && header_->is_held_to_size()) {
+    allocate_all();
+  }
+}
+
+/// By the caller, whose heap has what earlier loads gave back; that of the threads that fill it is fresh.
+void PiecewiseLoad::allocate_all() {
+  std::vector<std::span<std::byte>> memories;
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    if (missing_[i] > 0) {
+      tensors_[i] = empty_tensor(types_[i], c10::kCPU);
+      memories.push_back(writable_bytes(tensors_[i]));
+    }
+  }
+  fresh_.emplace(memories);
 }
 
 int64_t PiecewiseLoad::threads(std::optional<int64_t> threads, int64_t otherwise) const {
@@ -120,6 +135,9 @@ at::Tensor PiecewiseLoad::memory_of(const std::vector<Part>& parts) {
     return empty_tensor(type, c10::kCPU);
   }
   const at::Tensor& tensor = tensors_[last.index];
+  if (fresh_) {
+    fresh_->prepare(writable_bytes(tensor).subspan(last.begin, last.nbytes));
+  }
   return tensor_over(writable_bytes(tensor).data() + last.begin, type, tensor.getIntrusivePtr());
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "format/checksum.h"
+#include "io/huge_pages.h"
 #include "tensors/python_load.h"
 #include "tensors/source_header.h"
 
@@ -19,7 +20,9 @@ namespace torch_safetensors::tensors {
 
 /// `torch.classes.safetensors._PiecewiseLoad`: tensors whose bytes the Python package brings, piece by piece:
 /// it asks for the next piece, fills the memory it is given and hands it back. Safe to use from several
-/// threads. Memory is allocated when it is asked for: a header without a file behind it costs nothing.
+/// threads. Memory for tensors on the CPU is allocated at once where the size of the source bounds it;
+/// otherwise when it is asked for, so that a header that claims anything costs nothing, and what goes to
+/// another device is not kept here longer than it has to be.
 class PiecewiseLoad : public torch::CustomClassHolder {
  public:
   /// All tensors, or those named. Pieces have at most `piece_size` bytes; where at most `max_gap` bytes that
@@ -57,6 +60,7 @@ class PiecewiseLoad : public torch::CustomClassHolder {
   };
 
   std::vector<Part> next_parts();
+  void allocate_all();
   at::Tensor memory_of(const std::vector<Part>& parts);
   void scatter(const Piece& piece) const;
   void complete(size_t index);
@@ -73,6 +77,7 @@ class PiecewiseLoad : public torch::CustomClassHolder {
   std::vector<at::Tensor> tensors_;
   std::vector<uint64_t> missing_;  // bytes of each tensor that are still to come
   uint64_t total_ = 0;
+  std::optional<io::HugePages> fresh_;  // of what was allocated at once
 
   std::mutex mutex_;  // of what follows, of `missing_`, and of allocations
   size_t next_ = 0;

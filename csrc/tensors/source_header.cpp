@@ -39,7 +39,8 @@ int64_t header_size(const std::string& source, const at::Tensor& prefix, std::op
 SourceHeader::SourceHeader(std::string source, const at::Tensor& json, std::optional<int64_t> data_size)
     : source_(std::move(source)),
       header_(parse_header_of(source_, text_of(json), checked_size(data_size))),
-      data_begin_(static_cast<int64_t>(format::kPrefixSize) + json.numel()) {
+      data_begin_(static_cast<int64_t>(format::kPrefixSize) + json.numel()),
+      is_held_to_size_(data_size.has_value()) {
   // Without a size to hold it to, a header may claim any: positions must stay what a file can have.
   const uint64_t data_end = header_.tensors().empty() ? 0 : header_.tensors().back().end;
   if (data_end > static_cast<uint64_t>(kNoSize - data_begin_)) {

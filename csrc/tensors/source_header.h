@@ -34,6 +34,10 @@ class SourceHeader : public torch::CustomClassHolder {
   int64_t data_begin() const { return data_begin_; }
   int64_t end() const;
 
+  /// Whether the header was held to the size of its source: one that claims more than there is has no effect
+  /// on memory.
+  bool is_held_to_size() const { return is_held_to_size_; }
+
   /// Throws SafetensorError unless the tensors cover exactly so many bytes of data.
   void check_data_size(int64_t data_size) const;
 
@@ -41,6 +45,7 @@ class SourceHeader : public torch::CustomClassHolder {
   std::string source_;
   format::Header header_;
   int64_t data_begin_;
+  bool is_held_to_size_;
 };
 
 }  // namespace torch_safetensors::tensors
