@@ -88,7 +88,7 @@ def load_selected(
     if names is None:  # the file must hold these and no others, whichever device each of them goes to
         _ops.load_tensors(path, stored, torch.device("meta"), expect=expect, exact=True)
     selection = select(filename, stored, device, names, rename)
-    loaded = {}
+    loaded: dict[str, torch.Tensor] = {}
     for where, group in selection.by_device().items():
         expected = _signatures_of(path, group)
         tensors = _ops.load_tensors(path, group, where, backend=backend, expect=expected, verify=verify)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -89,54 +90,54 @@ def load_selected(
     check_dtype(dtype)
     file = safe_open(filename, backend=backend)
     selection = select(filename, file.offset_keys(), device, names, rename)
+    reader = _Reader(file, filename, dtype, threads, ring_size, verify)
     loaded: dict[str, torch.Tensor] = {}
     for where, group in selection.by_device().items():
-
-        def load(some: list[str], where: torch.device = where) -> list[torch.Tensor]:
-            tensors: list[torch.Tensor] = file._call("_get_tensors", some, where, threads, ring_size, verify)
-            return tensors
-
-        other = [] if dtype is None or where.type == "meta" else _to_convert(file, group, dtype)
-        others = set(other)
-        same = [name for name in group if name not in others]
-        loaded.update(zip(same, load(same), strict=True))
-        loaded.update(
-            _load_converted(file, filename, other, where, dtype, threads, ring_size, load if verify else None)
-        )
-    return {
-        new: converted(filename, name, loaded.pop(name), dtype)
-        for name, new in zip(selection.names, selection.new_names, strict=True)
-    }
+        loaded.update(reader.load(group, where))
+    return {new: loaded[name] for name, new in zip(selection.names, selection.new_names, strict=True)}
 
 
-def _load_converted(
-    file: safe_open,
-    filename: PathLike,
-    names: list[str],
-    device: torch.device,
-    dtype: torch.dtype | None,
-    threads: int | None,
-    ring_size: int | None,
-    load: Callable[[list[str]], list[torch.Tensor]] | None,
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Each tensor is converted as soon as it is read: never are all of them there in both dtypes.
+@dataclass(frozen=True)
+class _Reader:
+    """Reads some tensors of an open checkpoint to a device; the fields are arguments of :func:`load_file`."""
 
-    Args:
-        load: reads them, one at a time, in place of the background threads, which do not compare checksums.
-    """
-    if load is not None:
-        for name in names:
-            yield name, converted(filename, name, load([name])[0], dtype)
-    elif names:
-        plan = dict.fromkeys(names)
-        options = {"buffer_size": _CONVERSION_BUFFER, "ring_size": ring_size}
-        with file.prefetch(plan, device=device, threads=threads or _THREADS, **options) as loader:
-            for name, tensor in loader:
-                yield name, converted(filename, name, tensor, dtype)
+    file: safe_open
+    filename: PathLike
+    dtype: torch.dtype | None
+    threads: int | None
+    ring_size: int | None
+    verify: bool
 
+    def load(self, names: list[str], device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+        others = {name for name in names if self._is_converted(name)}
+        same = [name for name in names if name not in others]
+        yield from zip(same, self._read(same, device), strict=True)
+        # Each as soon as it is read: never are all of them there in both dtypes.
+        for name, tensor in self._one_by_one([name for name in names if name in others], device):
+            yield name, converted(self.filename, name, tensor, self.dtype)
 
-def _to_convert(file: safe_open, names: Iterable[str], dtype: torch.dtype) -> list[str]:
-    return [name for name in names if is_converted(file._call("_get_meta", name).dtype, dtype)]
+    def _is_converted(self, name: str) -> bool:
+        return self.dtype is not None and is_converted(self.file._call("_get_meta", name).dtype, self.dtype)
+
+    def _read(self, names: list[str], device: torch.device) -> list[torch.Tensor]:
+        arguments = names, device, self.threads, self.ring_size, self.verify
+        tensors: list[torch.Tensor] = self.file._call("_get_tensors", *arguments)
+        return tensors
+
+    def _one_by_one(self, names: list[str], device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+        # The background threads do not compare checksums, and there is nothing for them to read for meta.
+        if self.verify or device.type == "meta":
+            for name in names:
+                yield name, self._read([name], device)[0]
+        elif names:
+            with self.file.prefetch(
+                dict.fromkeys(names),
+                device=device,
+                threads=self.threads or _THREADS,
+                buffer_size=_CONVERSION_BUFFER,
+                ring_size=self.ring_size,
+            ) as loader:
+                yield from loader
 
 
 def is_converted(stored: torch.dtype, dtype: torch.dtype | None) -> bool:

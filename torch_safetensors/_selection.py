@@ -113,11 +113,11 @@ def _devices(source: PathLike, names: list[str], device: DeviceLike | DeviceMap)
     chosen = []
     for name in names:
         fits = (prefix for prefix in prefixes if name == prefix or name.startswith(parts[prefix]))
-        prefix = next(fits, None)
-        if prefix is None:
+        longest = next(fits, None)
+        if longest is None:
             raise ValueError(
                 f"{printable(source)}: tensor {name!r}: no prefix of device= fits, among {sorted(device)}; "
                 "'' fits all others"
             )
-        chosen.append(devices[prefix])
+        chosen.append(devices[longest])
     return chosen
