@@ -36,9 +36,8 @@ class Block:
     is_output: bool = False
 
     @property
-    def name(self) -> tuple[str, str]:
-        """The page and the first line."""
-        return self.page, self.text.partition("\n")[0]
+    def first_line(self) -> str:
+        return self.text.partition("\n")[0]
 
     def __str__(self) -> str:
         return f"{self.page}:{self.opens}"
@@ -76,6 +75,10 @@ def _fenced(page: str, lines: list[str]) -> Iterator[Block]:
     assert opening is None, f"{page}:{opened}: the block is not closed"
 
 
+def module_name(page: str) -> str:
+    return re.sub(r"\W", "_", page)
+
+
 def program(page: str, run: list[Block]) -> str:
     """A Python program that runs these blocks of a page. Its lines have the page's numbers."""
     lines = ["import documented", *[""] * (run[-1].closes - 1)]
@@ -98,11 +101,11 @@ def _block(page: str, line: int) -> Block:
 
 
 def begin(page: str, line: int) -> contextlib.ExitStack:
-    """To be closed after the block: compares what it printed. A warning of it is an error."""
+    """To be closed after the block: compares what it printed. A warning of it, or of this package, is an error."""
     block = _block(page, line)
     stack = contextlib.ExitStack()
     stack.enter_context(warnings.catch_warnings())
-    warnings.simplefilter("error")
+    warnings.filterwarnings("error", module=rf"torch_safetensors|{module_name(page)}")  # torch's compiler has its own
     warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)", DeprecationWarning)
     printed = stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
     stack.callback(lambda: _compare(block, printed.getvalue()))
