@@ -10,7 +10,9 @@ import re
 from dataclasses import dataclass, field
 
 OUR_NAMESPACE = "torch_safetensors"
-_SCOPE = re.compile(r"(?:template\s*<[^{;]*>\s*)?(struct|class|enum(?:\s+class)?)\s+([\w:]+)\s*(?:final\s*)?(?::[^:].*)?", re.S)
+_SCOPE = re.compile(
+    r"(?:template\s*<[^{;]*>\s*)?(struct|class|enum(?:\s+class)?)\s+([\w:]+)\s*(?:final\s*)?(?::[^:].*)?", re.S
+)
 _MACRO = re.compile(r"\bTORCH_SAFETENSORS_API\s+")
 
 
@@ -42,7 +44,7 @@ def read_header(text: str) -> Header:
         ValueError: something that this module does not understand, with its line.
     """
     scanner = _Scanner(text)
-    declarations = scanner.scope(end="", public=True, default_access="public")
+    declarations = scanner.scope(inside=False, public=True, default_access="public")
     return Header(scanner.namespace_comment, declarations)
 
 
@@ -52,29 +54,13 @@ class _Scanner:
         self._at = 0
         self.namespace_comment = ""
 
-    def scope(self, *, end: str, public: bool, default_access: str) -> list[Declaration]:
+    def scope(self, *, inside: bool, public: bool, default_access: str) -> list[Declaration]:
         """Everything up to the brace that ends it; only what is visible from outside."""
         found: list[Declaration] = []
-        comment: list[str] = []
         access = default_access
         while True:
-            blank = self._skip_space()
-            if blank:
-                comment = []
-            if self._at >= len(self._text):
-                if end:
-                    raise self._error("a brace is not closed")
-                return found
-            if self._take(r"///[ ]?([^\n]*)\n", comment):
-                continue
-            if self._match(r"//[^\n]*|/\*.*?\*/"):
-                continue
-            if self._match(r"#(?:[^\n\\]|\\\n|\\.)*"):
-                comment = []
-                continue
-            if self._match(r"\}\s*;?"):
-                if not end:
-                    raise self._error("a brace too many")
+            comment, blank = self._comment()
+            if self._at_end(inside):
                 return found
             label = self._match(r"(public|private|protected)\s*:(?!:)")
             if label:
@@ -82,12 +68,10 @@ class _Scanner:
                 continue
             namespace = self._match(r"namespace\s+([\w:]*)\s*\{")
             if namespace:
-                found += self._namespace(namespace[1], "\n".join(comment))
-                comment = []
+                found += self._namespace(namespace[1], comment)
                 continue
-            declaration = self._declaration("\n".join(comment))
+            declaration = self._declaration(comment)
             declaration.joined = not comment and not blank and bool(found)
-            comment = []
             if access == "public" and public and not declaration.text.startswith("friend"):
                 found.append(declaration)
 
@@ -95,7 +79,7 @@ class _Scanner:
         ours = name.split("::")[0] == OUR_NAMESPACE
         if ours and comment:
             self.namespace_comment = comment
-        inside = self.scope(end="}", public=ours, default_access="public")
+        inside = self.scope(inside=True, public=ours, default_access="public")
         return inside if ours else []
 
     def _declaration(self, comment: str) -> Declaration:
@@ -113,7 +97,7 @@ class _Scanner:
                 self._at = begin
                 body = self._balanced_statement()
                 return Declaration(_tidy_lines(body), scope[2], kind, comment)
-            members = self.scope(end="}", public=True, default_access="private" if kind == "class" else "public")
+            members = self.scope(inside=True, public=True, default_access="private" if kind == "class" else "public")
             return Declaration(shown, scope[2], kind, comment, members=members)
         if "(" not in text:  # the initializer of a field
             self._at = begin
@@ -136,7 +120,7 @@ class _Scanner:
         scope = re.fullmatch(r"(struct|class) (\w+)", text)  # declared, not defined
         if scope:
             return Declaration(text, scope[2], scope[1], comment)
-        variable = re.match(r"[^=]*?(\w+)\s*(=.*)?$", text)
+        variable = re.match(r"[^={]*?(\w+)\s*([={].*)?$", text)
         if variable is None:
             raise self._error(f"cannot tell what {text!r} declares")
         return Declaration(text, variable[1], "field", comment)
@@ -171,18 +155,35 @@ class _Scanner:
                 return
         raise self._error("a brace is not closed")
 
-    def _skip_space(self) -> bool:
-        """True if there was an empty line."""
+    def _at_end(self, inside: bool) -> bool:
+        """Whether the scope ends here, which is one in braces if it is ``inside`` of another."""
+        if self._at < len(self._text) and self._text[self._at] != "}":
+            return False
+        if inside != bool(self._match(r"\}\s*;?")):
+            raise self._error("a brace is not closed" if inside else "a brace too many")
+        return True
+
+    def _comment(self) -> tuple[str, bool]:
+        """The ``///`` lines right before what comes next, and whether there is an empty line before that."""
+        lines: list[str] = []
+        blank = False
+        while True:
+            if self._is_after_blank_line():
+                blank, lines = True, []
+            line = self._match(r"///[ ]?([^\n]*)\n")
+            if line:
+                lines.append(line[1])
+            elif self._match(r"#(?:[^\n\\]|\\\n|\\.)*"):
+                lines = []
+            elif not self._match(r"//[^\n]*|/\*.*?\*/"):
+                return "\n".join(lines), blank
+
+    def _is_after_blank_line(self) -> bool:
+        """Skips white space."""
         space = self._match(r"\s*")
         assert space is not None
-        before = self._text[: self._at - len(space[0])]
-        return space[0].count("\n") > (0 if before.endswith("\n") else 1)
-
-    def _take(self, pattern: str, lines: list[str]) -> bool:
-        match = self._match(pattern)
-        if match:
-            lines.append(match[1])
-        return match is not None
+        new_lines = space[0].count("\n")
+        return new_lines > (0 if self._text[: space.start()].endswith("\n") else 1)
 
     def _match(self, pattern: str) -> re.Match[str] | None:
         match = re.compile(pattern, re.S).match(self._text, self._at)

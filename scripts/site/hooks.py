@@ -38,7 +38,7 @@ def _header(marker: re.Match[str]) -> str:
 
 
 def _named(link: re.Match[str], page: Page) -> str:
-    """The site does not know where the sources are, so it names the file. On the pages in a repository the link works."""
+    """The name of a file: the site does not know where the sources are. In the repository the link works."""
     path = (ROOT / "docs" / page.file.src_uri).parent / link[2]
     if not path.exists():
         _log.warning("%s: %s is not in the repository", page.file.src_uri, link[2])
