@@ -115,13 +115,16 @@ def test_cpp_and_cmake(build: Callable[[str, str], Path]) -> None:
     assert build(str(project), INSTALLATIONS[0]).exists()
 
 
+_DEFINES_FUNCTIONS = re.compile(r"^(?!if|for|while|switch|try)\w[^;={}]*\([^;{}]*\) \{$", re.MULTILINE)
+
+
 def cpp_program(found: list[Block]) -> str:
-    """Includes go to the top. A block of statements becomes a function; one with a ``main`` a namespace of its own."""
+    """Includes go to the top. A block of statements becomes a function, and one of functions a namespace of its own."""
     includes = dict.fromkeys(line for block in found for line in block.text.splitlines() if line.startswith("#include"))
     lines = list(includes)
     for number, block in enumerate(found):
         code = "\n".join("" if line.startswith("#include") else line for line in block.text.splitlines())
-        scope = f"namespace block_{number}" if "int main(" in code else f"void block_{number}()"
+        scope = f"namespace block_{number}" if _DEFINES_FUNCTIONS.search(code) else f"void block_{number}()"
         lines += [f"{scope} {{", f'#line {block.opens + 1} "{block.page}"', code, "}"]
     return "\n".join([*lines, "int main() {}", ""])
 
