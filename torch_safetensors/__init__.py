@@ -14,6 +14,7 @@ from ._files import load, load_file, load_tensor, save, save_file
 from ._iterate import iter_tensors
 from ._models import load_model, save_model
 from ._safe_open import safe_open
+from ._sharded import save_sharded
 
 _graphs.register()
 
@@ -31,4 +32,5 @@ __all__ = [
     "save",
     "save_file",
     "save_model",
+    "save_sharded",
 ]

@@ -72,8 +72,8 @@ def load_file(
             ``lambda name: name.removeprefix("_orig_mod.")``.
 
     Returns:
-        The tensors by name, in the order of their data in the file; of several files, in that of their names. Each has a
-        storage of its own of exactly its own bytes, writable, not resizable. Writing to one never changes the file.
+        The tensors by name, in the order of their data in the file; of several files, in that of their names. Each has
+        a storage of its own of exactly its own bytes, writable, not resizable. Writing to one never changes the file.
 
     Raises:
         OSError: what the operating system reports, e.g. ``FileNotFoundError``.
