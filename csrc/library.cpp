@@ -6,6 +6,7 @@
 #include "tensors/load.h"
 #include "tensors/piecewise_load.h"
 #include "tensors/prefetch.h"
+#include "tensors/python_checkpoint.h"
 #include "tensors/python_load.h"
 #include "tensors/python_save.h"
 #include "tensors/safe_open.h"
@@ -121,7 +122,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       .def("check_data_size", &tensors::SourceHeader::check_data_size);
   m.class_<tensors::PiecewiseLoad>("_PiecewiseLoad")
       .def(torch::init<c10::intrusive_ptr<tensors::SourceHeader>, std::optional<std::vector<std::string>>,
-                       c10::Device, bool, int64_t, int64_t>())
+                       std::vector<c10::Device>, bool, int64_t, int64_t>())
       .def("threads", &tensors::PiecewiseLoad::threads)
       .def("next", &tensors::PiecewiseLoad::next)
       .def("finish", &tensors::PiecewiseLoad::finish)
@@ -146,6 +147,12 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          touches_files("_check_model(str filename, str class_name, Dict(str, Tensor) tensors, "
                        "str[] may_be_missing, bool strict) -> (str[], str[])"),
          TORCH_FN(modules::check_model_dict));
+  define(m, touches_files("_dropped_names(Dict(str, Tensor) tensors) -> Dict(str, str)"),
+         TORCH_FN(modules::dropped_names));
+  define(m, touches_files("_parse_index(str source, Tensor json) -> (str[], str[])"),
+         TORCH_FN(tensors::parse_index));
+  define(m, touches_files("_write_file(str filename, Tensor data, bool fsync) -> str"),
+         TORCH_FN(tensors::write_file));
   define(m,
          touches_files("_save_model(str filename, str names, int[] name_sizes, Tensor[][] tensors, "
                        "Dict(str, str)? metadata, bool force_contiguous, bool fsync, bool checksum, "
@@ -173,7 +180,9 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       .def("_size", &tensors::SafeOpen::size)
       .def("_contains", &tensors::SafeOpen::contains)
       .def("_has_metadata", &tensors::SafeOpen::has_metadata)
+      .def("_filename", &tensors::SafeOpen::get_filename)
       .def("_data_offsets", &tensors::SafeOpen::get_data_offsets)
+      .def("_get_tensors", &tensors::SafeOpen::get_tensors_on)
       .def("_get_meta", &tensors::SafeOpen::get_meta)
       .def("_get_view", &tensors::SafeOpen::get_view)
       // Lambdas, since def_pickle takes nothing else.

@@ -8,7 +8,7 @@ import os
 import stat
 from typing import Any, BinaryIO, Protocol, TypeGuard
 
-__all__ = ["DescriptorReader", "Reader", "StreamReader", "is_file_object", "open_file_object"]
+__all__ = ["DescriptorReader", "Reader", "StreamReader", "ended", "is_file_object", "open_file_object"]
 
 #: What reads a descriptor as it is.
 _PLAIN = (io.FileIO, io.BufferedReader, io.BufferedRandom)
@@ -49,13 +49,25 @@ class Reader(Protocol):
         """Gives up what was opened for it; never what the caller opened."""
 
 
+def ended(reader: Reader, begin: int, count: int, wanted: int) -> OSError:
+    """What to raise where a source is not as long as it said."""
+    return OSError(
+        f"{reader.source}: gave {count} of the {wanted} bytes from byte {begin} on, though it had {reader.size} bytes "
+        "when it was opened"
+    )
+
+
 def is_file_object(source: object) -> TypeGuard[BinaryIO]:
     """True for what is read by ``read``: neither a path nor memory, though ``mmap.mmap`` has a ``read``, too."""
     return hasattr(source, "read") and not isinstance(source, (str, os.PathLike, mmap.mmap))
 
 
-def open_file_object(file: BinaryIO) -> Reader:
+def open_file_object(file: BinaryIO | io.FileIO, source: str | None = None) -> Reader:
     """A reader of what is left of a file object, from its position to its end.
+
+    Args:
+        file: stays the caller's.
+        source: its name for messages; by default what the object says.
 
     Raises:
         TypeError: a file of text.
@@ -68,8 +80,8 @@ def open_file_object(file: BinaryIO) -> Reader:
     if hasattr(file, "readable") and not file.readable():
         raise io.UnsupportedOperation(f"{_name_of(file)}: not open for reading")
     if _is_plain(file) and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return DescriptorReader(file)
-    return StreamReader(file, _name_of(file))
+        return DescriptorReader(file, source or _name_of(file))
+    return StreamReader(file, source or _name_of(file))
 
 
 def _is_plain(file: object) -> bool:
@@ -100,10 +112,10 @@ class DescriptorReader:
     threads = min(8, os.cpu_count() or 1)  # memory or disk are the limit soon
     max_gap = 0
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | io.FileIO, source: str) -> None:
         if file.writable():
             file.flush()
-        self.source = _name_of(file)
+        self.source = source
         self._file = file
         self._descriptor = file.fileno()
         self._begin = file.tell()

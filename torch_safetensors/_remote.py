@@ -1,37 +1,38 @@
-"""Load tensors from file objects and URLs: whatever is no path, and no memory.
-
-What to read comes from the library, which parses the header and plans the pieces; the bytes come from a
-:class:`Reader`, by several threads where it can.
-"""
+"""Load tensors from file objects and URLs: whatever is no path, and no memory."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Any, BinaryIO, TypeAlias, TypeGuard
+import io
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO, NamedTuple, TypeGuard
 
 import torch
 
-from ._arguments import DeviceLike, operator_device, split_names
-from ._buffers import as_tensor, memory_of
-from ._errors import printable, translate
-from ._file_objects import Reader, is_file_object, open_file_object
-from ._gc import gc_paused
-from ._urls import is_url, open_url
+from ._arguments import DeviceLike
+from ._buffers import as_tensor
+from ._errors import SafetensorError, printable, translate
+from ._file_objects import Reader, ended, is_file_object, open_file_object
+from ._iterate import check_dtype, converted
+from ._remote_file import RemoteFile
+from ._selection import DeviceMap, Names, Rename, select
+from ._urls import is_index, is_url, open_url, printable_url, sibling
 
-__all__ = ["Names", "is_remote", "load_remote", "open_remote", "remote_names"]
+__all__ = ["RemoteCheckpoint", "is_remote", "load_remote", "open_remote"]
 
 _ops = torch.ops.safetensors
-_classes = torch.classes.safetensors
 
-#: So many bytes are read at a time, by each thread: what a request costs beside them is little, and what has to be
-#: done over after an error, too.
-_PIECE = 8 << 20
+#: Headers are read side by side: each takes a few round trips, and hardly any bytes.
+_OPENERS = 8
 
-#: Which tensors to load: their names, or what chooses them from all names.
-Names: TypeAlias = "Sequence[str] | Callable[[list[str]], Sequence[str]]"
+
+class RemoteCheckpoint(NamedTuple):
+    """What is loaded from: a file, or all files that an index lists."""
+
+    #: How it is called in messages.
+    source: str
+    files: list[RemoteFile]
 
 
 def is_remote(source: object) -> TypeGuard[str | BinaryIO]:
@@ -40,134 +41,116 @@ def is_remote(source: object) -> TypeGuard[str | BinaryIO]:
 
 
 @contextlib.contextmanager
-def open_remote(source: str | BinaryIO, storage_options: Mapping[str, Any] | None = None) -> Iterator[Reader | str]:
-    """A reader of a URL or a file object; or a path, for the URL of a local file."""
-    reader = open_url(source, storage_options) if isinstance(source, str) else open_file_object(source)
-    if isinstance(reader, str):
-        yield reader
-        return
-    try:
-        yield reader
-    finally:
-        reader.close()
+def open_remote(
+    source: str | BinaryIO, storage_options: Mapping[str, Any] | None = None
+) -> Iterator[RemoteCheckpoint | str]:
+    """Opens a URL or a file object for the time of the context; gives a path for the URL of a local file.
 
-
-def remote_names(reader: Reader) -> list[str]:
-    """The names of the tensors, in the order of their data. What reads a stream leaves nothing to load."""
-    with _errors_of(reader):
-        return split_names(*_read_header(reader).keys())
+    Raises:
+        OSError, ImportError: what cannot be read; see :func:`open_url` and :func:`open_file_object`.
+        SafetensorError: malformed, also an index that does not say what its files do.
+    """
+    with contextlib.ExitStack() as stack:
+        opened = open_url(source, storage_options) if isinstance(source, str) else open_file_object(source)
+        if isinstance(opened, str):
+            # An index among the copies of a cache has none of its files beside it.
+            if not (isinstance(source, str) and is_index(source) and "::" in source):
+                yield opened
+                return
+            opened = _open_copy(opened, source, stack)
+        stack.callback(opened.close)
+        if isinstance(source, str) and is_index(source):
+            yield RemoteCheckpoint(opened.source, _open_files(source, opened, storage_options, stack))
+        else:
+            yield RemoteCheckpoint(opened.source, [RemoteFile(opened)])
 
 
 def load_remote(
-    reader: Reader,
-    device: DeviceLike = "cpu",
+    checkpoint: RemoteCheckpoint,
+    device: DeviceLike | DeviceMap = "cpu",
     *,
     threads: int | None = None,
     verify: bool = False,
     names: Names | None = None,
+    dtype: torch.dtype | None = None,
+    rename: Rename | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Loads tensors, in pieces of 8 MiB. A stream is read to its end.
+    """Loads the tensors of what is open, by default all; arguments, result and errors as for :func:`load_file`.
 
-    Args:
-        reader: from :func:`open_remote`.
-        device: see :func:`load_file`.
-        threads: so many read at a time; by default ``$TORCH_SAFETENSORS_THREADS``, or what suits the reader. Ignored
-            for streams.
-        verify: compare the tensors with their checksums.
-        names: which tensors; by default all. The bytes of others are not read, but for gaps that are cheaper to read.
-
-    Returns:
-        The tensors by name, in the order of their data.
-
-    Raises:
-        OSError: what cannot be read, or is not as long as it said.
-        SafetensorError: malformed; a name it does not hold; with ``verify`` damaged.
+    The bytes of others are not read, but for gaps that are cheaper to read than to leave out.
     """
-    with _errors_of(reader):
-        header = _read_header(reader)
-        if callable(names):
-            names = names(split_names(*header.keys()))
-        chosen = None if names is None else list(names)
-        load = _classes._PiecewiseLoad(header, chosen, operator_device(device), verify, _PIECE, reader.max_gap)
-        _Filling(reader, header, load).run(load.threads(threads, reader.threads) if reader.threads > 1 else 1)
-        _check_size(reader, header)
-        with gc_paused():
-            joined, separator, tensors = load.take()
-            return dict(zip(split_names(joined, separator), tensors, strict=True))
+    check_dtype(dtype)
+    stored = [name for file in checkpoint.files for name in file.names]
+    selection = select(checkpoint.source, stored, device, names, rename)
+    device_of = dict(zip(selection.names, selection.devices, strict=True))
+    loaded: dict[str, torch.Tensor] = {}
+    for file in checkpoint.files:
+        here = [name for name in file.names if name in device_of]
+        if here or len(checkpoint.files) == 1:  # a stream is read, and held to its size, whatever is wanted of it
+            tensors = file.load(here, [device_of[name] for name in here], threads=threads, verify=verify)
+            for name in here:  # one by one: never are all there in both dtypes
+                loaded[name] = converted(file.reader.source, name, tensors.pop(name), dtype)
+    return {new: loaded[name] for name, new in zip(selection.names, selection.new_names, strict=True)}
 
 
-@contextlib.contextmanager
-def _errors_of(reader: Reader) -> Iterator[None]:
+def _open_copy(path: str, url: str, stack: contextlib.ExitStack) -> Reader:
+    """The local copy of a URL."""
+    return open_file_object(stack.enter_context(io.FileIO(path)), printable_url(url))
+
+
+def _open_files(
+    url: str, index: Reader, storage_options: Mapping[str, Any] | None, stack: contextlib.ExitStack
+) -> list[RemoteFile]:
+    """The files of an index, each held to what it says."""
+    listed: dict[str, list[str]] = {}
+    for name, file in zip(*_read_index(index), strict=True):
+        listed.setdefault(file, []).append(name)
+
+    def open_file(name: str) -> RemoteFile:
+        shard = sibling(url, name)
+        opened = open_url(shard, storage_options)
+        if isinstance(opened, str):
+            opened = _open_copy(opened, shard, stack)
+        stack.callback(opened.close)
+        return RemoteFile(opened)
+
+    with ThreadPoolExecutor(_OPENERS, thread_name_prefix="torch_safetensors") as pool:
+        files = list(pool.map(open_file, listed))
+    _check_index(index.source, files, list(listed.values()))
+    return files
+
+
+def _read_index(reader: Reader) -> tuple[list[str], list[str]]:
+    """The names of tensors, and the file of each."""
+    if reader.size is None:
+        raise OSError(f"{reader.source}: does not say how long it is, which an index must")
+    json = bytearray(reader.size)
+    count = reader.read_into(0, memoryview(json))
+    if count < len(json):
+        raise ended(reader, 0, count, len(json))
     try:
-        yield
+        with as_tensor(json, writable=False) as tensor:
+            names, files = _ops._parse_index(printable(reader.source), tensor)
     except RuntimeError as error:
         raise translate(error, reader.source) from None
+    return names, files
 
 
-def _read_header(reader: Reader) -> Any:
-    """The validated header, of the library's class ``_SourceHeader``."""
-    source = printable(reader.source)
-    prefix = bytearray(8)
-    count = reader.read_into(0, memoryview(prefix))
-    size = count if reader.size is None and count < len(prefix) else reader.size
-    with as_tensor(prefix[:count], writable=False) as tensor:
-        json = bytearray(_ops._header_size(source, tensor, size))
-        count += reader.read_into(count, memoryview(json))
-        if count < len(prefix) + len(json):
-            if reader.size is None:
-                _ops._header_size(source, tensor, count)  # raises, with the numbers
-            raise _ended(reader, count)
-    data_size = None if size is None else size - count
-    with as_tensor(json, writable=False) as tensor:
-        return _classes._SourceHeader(source, tensor, data_size)
-
-
-def _check_size(reader: Reader, header: Any) -> None:
-    """Holds what did not know its size to the rule that tensors cover the file exactly."""
-    size = reader.measure(header.end())
-    if reader.size is None:
-        header.check_data_size(size - header.data_begin())
-
-
-def _ended(reader: Reader, size: int) -> OSError:
-    return OSError(f"{reader.source}: ended at byte {size}, though it had {reader.size} bytes when it was opened")
-
-
-class _Filling:
-    """Fills all pieces of a load."""
-
-    def __init__(self, reader: Reader, header: Any, load: Any) -> None:
-        self._reader = reader
-        self._header = header
-        self._load = load
-        self._stopped = threading.Event()
-
-    def run(self, threads: int) -> None:
-        """Returns when all are filled; raises the first error of any thread, after which no piece is begun."""
-        if threads <= 1:
-            self._work()
-            return
-        with ThreadPoolExecutor(threads, thread_name_prefix="torch_safetensors") as pool:
-            try:
-                work = [pool.submit(self._work) for _ in range(threads)]
-                wait(work, return_when=FIRST_EXCEPTION)
-            finally:
-                self._stopped.set()  # also when Ctrl-C ends the waiting
-        for done in work:
-            done.result()
-
-    def _work(self) -> None:
-        while not self._stopped.is_set():
-            piece = self._load.next()
-            if piece is None:
-                return
-            begin, tensor = piece
-            count = self._reader.read_into(begin, memory_of(tensor))
-            if count < tensor.numel():
-                self._fail(begin + count)
-            self._load.finish(begin)
-
-    def _fail(self, size: int) -> None:
-        if self._reader.size is None:
-            _check_size(self._reader, self._header)
-        raise _ended(self._reader, size)
+def _check_index(source: str, files: list[RemoteFile], listed: list[list[str]]) -> None:
+    """Files and index say the same, or one of them is of another checkpoint (csrc/tensors/checkpoint.cpp)."""
+    first: dict[str, RemoteFile] = {}
+    for file in files:
+        for name in file.names:
+            if name in first:
+                both = f"{first[name].reader.source} and {file.reader.source}"
+                raise SafetensorError(f"{source}: tensor {name!r}: is in two files, {both}")
+            first[name] = file
+    for file, names in zip(files, listed, strict=True):
+        for name in names:
+            if first.get(name) is not file:
+                raise SafetensorError(
+                    f"{source}: tensor {name!r}: the index says that it is in {file.reader.source}, which does not "
+                    "have it"
+                )
+        for name in set(file.names) - set(names):
+            raise SafetensorError(f"{source}: tensor {name!r}: is in {file.reader.source} but not in the index")

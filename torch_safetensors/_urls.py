@@ -15,7 +15,7 @@ from ._torch_private import constant_while_compiling
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["is_url", "open_url"]
+__all__ = ["is_index", "is_url", "open_url", "printable_url", "sibling"]
 
 #: The first request asks for so much: the header of most files, since each request costs a round trip.
 _FIRST = 1 << 18
@@ -35,6 +35,23 @@ def is_url(source: object) -> bool:
     return protocol in available_protocols()
 
 
+def is_index(url: str) -> bool:
+    """True for the index of a checkpoint in several files, which is told by its name as everywhere."""
+    return _without_query(url)[0].endswith(".json")
+
+
+def sibling(url: str, name: str) -> str:
+    """The URL of another file in the same folder."""
+    path, query = _without_query(url)
+    return f"{path.rpartition('/')[0]}/{name}{query}"
+
+
+def _without_query(url: str) -> tuple[str, str]:
+    """A URL and what follows it from the question mark on, which elsewhere than in HTTP is part of a name."""
+    match = re.fullmatch(r"(.*?https?://[^?#]*)([?#].*)", url, re.DOTALL)
+    return (match[1], match[2]) if match else (url, "")
+
+
 def open_url(url: str, storage_options: Mapping[str, Any] | None = None) -> Reader | str:
     """A reader of a URL; or a path, where it is a local file or a local copy was made for it.
 
@@ -49,9 +66,11 @@ def open_url(url: str, storage_options: Mapping[str, Any] | None = None) -> Read
     from fsspec.core import open_local, url_to_fs
 
     options = dict(storage_options or {})
-    source = _printable_url(url)
+    source = printable_url(url)
     try:
         file_system, path = url_to_fs(url, **options)
+        if "file" in _protocols(file_system):
+            return str(path)
         if getattr(file_system, "local_file", False):
             return str(open_local(url, mode="rb", **options))
         return _open(file_system, path, source)
@@ -60,6 +79,11 @@ def open_url(url: str, storage_options: Mapping[str, Any] | None = None) -> Read
         raise ImportError(f"{source}: fsspec needs another package for such a URL: {hint}") from error
     except Exception as error:
         raise _as_os_error(error, source) from error
+
+
+def _protocols(file_system: AbstractFileSystem) -> tuple[str, ...]:
+    protocol = file_system.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
 def _open(file_system: AbstractFileSystem, path: str, source: str) -> Reader:
@@ -71,7 +95,7 @@ def _open(file_system: AbstractFileSystem, path: str, source: str) -> Reader:
         # File systems that are not asynchronous may have one connection, or decompress from the beginning for
         # every range (zip); what they open is read once, from its beginning to its end.
         return StreamReader(file_system.open(path, "rb"), source, size=size, owned=True)
-    if "http" in file_system.protocol:
+    if "http" in _protocols(file_system):
         return _open_http(file_system, path, source, size, info.get("partial", True))
     assert size is not None
     return RangeReader(file_system, path, source, size, file_system.cat_file(path, start=0, end=min(_FIRST, size)))
@@ -147,10 +171,10 @@ class RangeReader:
         """Nothing is open."""
 
 
-def _printable_url(url: str) -> str:
+def printable_url(url: str) -> str:
     """The URL without what may be a secret: a password, and the signature in the query of a signed one."""
-    url = re.sub(r"(?<=://)[^/?#@]*@", "", url)
-    return re.sub(r"(https?://[^?#]*)\?.*", r"\1?...", url)
+    path, query = _without_query(re.sub(r"(?<=://)[^/?#@]*@", "", url))
+    return f"{path}?..." if query else path
 
 
 #: What servers say, in the system's words.

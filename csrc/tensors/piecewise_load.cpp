@@ -15,21 +15,10 @@
 namespace torch_safetensors::tensors {
 namespace {
 
-/// In the order of their data, each once.
-std::vector<const format::TensorEntry*> find_entries(const SourceHeader& header,
-                                                     const std::optional<std::vector<std::string>>& names) {
-  if (!names) {
-    return entries_of(header.header());
-  }
-  std::vector<const format::TensorEntry*> entries;
-  entries.reserve(names->size());
-  for (const std::string& name : *names) {
-    entries.push_back(&find_entry(header.source(), header.header(), name));
-  }
-  std::sort(entries.begin(), entries.end());
-  entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
-  return entries;
-}
+struct Chosen {
+  const format::TensorEntry* entry;
+  c10::Device device;
+};
 
 /// Which device is the current one is known to the calling thread alone, and others do the work.
 c10::Device with_index(c10::Device device) {
@@ -39,46 +28,64 @@ c10::Device with_index(c10::Device device) {
   return c10::impl::VirtualGuardImpl(device.type()).getDevice();
 }
 
+/// In the order of their data, each once.
+std::vector<Chosen> choose(const SourceHeader& header, const std::optional<std::vector<std::string>>& names,
+                           const std::vector<c10::Device>& devices) {
+  TORCH_CHECK_VALUE(devices.size() == 1 || (names && devices.size() == names->size()),
+                    "expected one device, or one for each name, not ", devices.size());
+  std::vector<Chosen> chosen;
+  for (size_t i = 0; i < (names ? names->size() : header.header().tensors().size()); ++i) {
+    const format::TensorEntry& entry =
+        names ? find_entry(header.source(), header.header(), (*names)[i]) : header.header().tensors()[i];
+    chosen.push_back({&entry, with_index(devices.size() == 1 ? devices.front() : devices[i])});
+  }
+  std::ranges::stable_sort(chosen, {}, &Chosen::entry);
+  const auto twins = std::ranges::unique(chosen, {}, &Chosen::entry);
+  chosen.erase(twins.begin(), twins.end());
+  return chosen;
+}
+
 }  // namespace
 
 PiecewiseLoad::PiecewiseLoad(c10::intrusive_ptr<SourceHeader> header,
-                             const std::optional<std::vector<std::string>>& names, c10::Device device,
-                             bool verify, int64_t piece_size, int64_t max_gap)
+                             const std::optional<std::vector<std::string>>& names,
+                             const std::vector<c10::Device>& devices, bool verify, int64_t piece_size,
+                             int64_t max_gap)
     : header_(std::move(header)),
-      device_(with_index(device)),
       piece_size_(static_cast<uint64_t>(piece_size)),
-      max_gap_(static_cast<uint64_t>(max_gap)),
-      entries_(find_entries(*header_, names)),
-      tensors_(entries_.size()),
-      missing_(entries_.size()) {
+      max_gap_(static_cast<uint64_t>(max_gap)) {
   TORCH_CHECK_VALUE(piece_size > 0 && max_gap >= 0, "pieces of ", piece_size, " bytes with gaps of ",
                     max_gap);
-  for (const format::TensorEntry* entry : entries_) {
-    types_.push_back(tensor_type(header_->source(), *entry));
+  for (const Chosen& chosen : choose(*header_, names, devices)) {
+    entries_.push_back(chosen.entry);
+    devices_.push_back(chosen.device);
+    types_.push_back(tensor_type(header_->source(), *chosen.entry));
   }
+  tensors_.resize(entries_.size());
+  missing_.resize(entries_.size());
   if (verify) {
     recorded_ = recorded_of(header_->source(), header_->header(), entries_);
     found_.resize(entries_.size());
   }
   for (size_t i = 0; i < entries_.size(); ++i) {
     // The meta device needs no bytes, but to verify them.
-    missing_[i] = device_.is_meta() && !verify ? 0 : types_[i].nbytes;
+    missing_[i] = devices_[i].is_meta() && !verify ? 0 : types_[i].nbytes;
     total_ += missing_[i];
     if (missing_[i] == 0) {
-      tensors_[i] = empty_tensor(types_[i], device_.is_meta() ? device_ : c10::kCPU);
+      tensors_[i] = empty_tensor(types_[i], devices_[i].is_meta() ? devices_[i] : c10::kCPU);
       complete(i);
     }
   }
-  if (device_.is_cpu() && header_->is_held_to_size()) {
-    allocate_all();
+  if (header_->is_held_to_size()) {
+    allocate_for_cpu();
   }
 }
 
 /// By the caller, whose heap has what earlier loads gave back; that of the threads that fill it is fresh.
-void PiecewiseLoad::allocate_all() {
+void PiecewiseLoad::allocate_for_cpu() {
   std::vector<std::span<std::byte>> memories;
   for (size_t i = 0; i < entries_.size(); ++i) {
-    if (missing_[i] > 0) {
+    if (missing_[i] > 0 && devices_[i].is_cpu()) {
       tensors_[i] = empty_tensor(types_[i], c10::kCPU);
       memories.push_back(writable_bytes(tensors_[i]));
     }
@@ -135,14 +142,11 @@ at::Tensor PiecewiseLoad::memory_of(const std::vector<Part>& parts) {
     return empty_tensor(type, c10::kCPU);
   }
   const at::Tensor& tensor = tensors_[last.index];
-  if (fresh_) {
-    fresh_->prepare(writable_bytes(tensor).subspan(last.begin, last.nbytes));
-  }
   return tensor_over(writable_bytes(tensor).data() + last.begin, type, tensor.getIntrusivePtr());
 }
 
 std::optional<std::tuple<int64_t, at::Tensor>> PiecewiseLoad::next() {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   Piece piece{next_parts(), {}};
   if (piece.parts.empty()) {
     return std::nullopt;
@@ -151,6 +155,10 @@ std::optional<std::tuple<int64_t, at::Tensor>> PiecewiseLoad::next() {
   const auto begin = static_cast<int64_t>(position(piece.parts.front()));
   at::Tensor memory = piece.memory;
   in_flight_.emplace(begin, std::move(piece));
+  lock.unlock();
+  if (fresh_) {
+    fresh_->prepare(writable_bytes(memory));  // has no effect on memory of other kinds
+  }
   return std::tuple(begin, std::move(memory));
 }
 
@@ -197,10 +205,11 @@ void PiecewiseLoad::complete(size_t index) {
   if (!recorded_.empty()) {
     found_[index] = checksum_of(*entries_[index], readable_bytes(tensor));
   }
-  if (device_.is_meta()) {
-    tensor = empty_tensor(types_[index], device_);
-  } else if (!device_.is_cpu()) {
-    tensor = tensor.to(device_);
+  const c10::Device device = devices_[index];
+  if (device.is_meta()) {
+    tensor = empty_tensor(types_[index], device);
+  } else if (!device.is_cpu()) {
+    tensor = tensor.to(device);
   }
 }
 
@@ -212,13 +221,8 @@ PythonLoad::Parts PiecewiseLoad::take() {
   if (!recorded_.empty()) {
     compare_checksums(header_->source(), entries_, recorded_, found_);
   }
-  std::vector<std::string_view> names;
-  names.reserve(entries_.size());
-  for (const format::TensorEntry* entry : entries_) {
-    names.push_back(entry->name);
-  }
-  auto [joined, separator] = join_names(names);
-  return {std::move(joined), std::move(separator), std::exchange(tensors_, {})};
+  auto [names, separator] = join_names(names_of(entries_));
+  return {std::move(names), std::move(separator), std::exchange(tensors_, {})};
 }
 
 }  // namespace torch_safetensors::tensors

@@ -25,12 +25,13 @@ namespace torch_safetensors::tensors {
 /// another device is not kept here longer than it has to be.
 class PiecewiseLoad : public torch::CustomClassHolder {
  public:
-  /// All tensors, or those named. Pieces have at most `piece_size` bytes; where at most `max_gap` bytes that
-  /// nobody wants lie between two tensors, one piece brings both. With `verify`, `take` throws unless the
-  /// tensors have the checksums that the header records. Throws SafetensorError: a name that is not there, a
-  /// dtype that torch does not have, no checksums.
+  /// All tensors, or those named, to one device, or each to one of as many as there are names. Pieces have at
+  /// most `piece_size` bytes; where at most `max_gap` bytes that nobody wants lie between two tensors, one
+  /// piece brings both. With `verify`, `take` throws unless the tensors have the checksums that the header
+  /// records. Throws SafetensorError: a name that is not there, a dtype that torch does not have, no
+  /// checksums.
   PiecewiseLoad(c10::intrusive_ptr<SourceHeader> header, const std::optional<std::vector<std::string>>& names,
-                c10::Device device, bool verify, int64_t piece_size, int64_t max_gap);
+                const std::vector<c10::Device>& devices, bool verify, int64_t piece_size, int64_t max_gap);
 
   /// How many threads are of use: the keyword or the environment variable (transfer_options.h) or else
   /// `otherwise`, but no more than there are pieces.
@@ -60,17 +61,17 @@ class PiecewiseLoad : public torch::CustomClassHolder {
   };
 
   std::vector<Part> next_parts();
-  void allocate_all();
+  void allocate_for_cpu();
   at::Tensor memory_of(const std::vector<Part>& parts);
   void scatter(const Piece& piece) const;
   void complete(size_t index);
   uint64_t position(const Part& part) const;
 
   c10::intrusive_ptr<SourceHeader> header_;
-  c10::Device device_;
   uint64_t piece_size_;
   uint64_t max_gap_;
   std::vector<const format::TensorEntry*> entries_;
+  std::vector<c10::Device> devices_;
   std::vector<TensorType> types_;
   std::vector<format::Checksum> recorded_;  // empty: nothing is verified
   std::vector<format::Checksum> found_;

@@ -49,7 +49,7 @@ SourceHeader::SourceHeader(std::string source, const at::Tensor& json, std::opti
   }
 }
 
-JoinedNames SourceHeader::keys() const { return join_names(name_views_of(header_)); }
+JoinedNames SourceHeader::keys() const { return join_names(names_of(entries_of(header_))); }
 
 int64_t SourceHeader::end() const {
   const auto tensors = header_.tensors();
