@@ -206,11 +206,14 @@ void PiecewiseLoad::complete(size_t index) {
     found_[index] = checksum_of(*entries_[index], readable_bytes(tensor));
   }
   const c10::Device device = devices_[index];
-  if (device.is_meta()) {
-    tensor = empty_tensor(types_[index], device);
-  } else if (!device.is_cpu()) {
-    tensor = tensor.to(device);
+  if (device.is_cpu()) {
+    return;
   }
+  at::Tensor elsewhere = empty_tensor(types_[index], device);
+  if (!device.is_meta()) {
+    elsewhere.copy_(tensor);
+  }
+  tensor = std::move(elsewhere);
 }
 
 PythonLoad::Parts PiecewiseLoad::take() {

@@ -169,7 +169,7 @@ def test_a_file_that_shrinks(site: Site, content: bytes) -> None:
         site.files[NAME] = content[:-1000]
         with pytest.raises(
             OSError,
-            match=rf"^{site.url}{NAME}: gave \d+ of the \d+ bytes from byte \d+ on, though it had {len(content)} bytes when",
+            match=rf"^{site.url}{NAME}: gave \d+ of the \d+ bytes from byte \d+ on, though it had {len(content)} bytes",
         ):
             load_remote(opened)  # type: ignore[arg-type]
 

@@ -80,5 +80,14 @@ TEST(NoHoles, RefusesDataThatIsLeftOver) {
             "bytes of data");
 }
 
+TEST(NoHoles, HoldsForTheTensorsAloneToo) {
+  const TensorEntry tensor{"a", DType::kU8, {}, 0, 4};
+  check_no_holes({&tensor, 1});
+  check_data_size({&tensor, 1}, 4);
+  EXPECT_EQ(error_of([&] { check_data_size({&tensor, 1}, 3); }),
+            "incomplete metadata, file not fully covered: the tensors end at byte 4 but the file has 3 bytes "
+            "of data");
+}
+
 }  // namespace
 }  // namespace torch_safetensors::format
