@@ -29,10 +29,10 @@ def is_url(source: object) -> bool:
     """
     if not isinstance(source, str) or "://" not in source:
         return False
-    from fsspec import available_protocols
+    from fsspec.registry import known_implementations, registry
 
     protocol = re.split("::|://", source, maxsplit=1)[0]
-    return protocol in available_protocols()
+    return protocol in known_implementations or protocol in registry  # the latter has those that others added
 
 
 def is_index(url: str) -> bool:
@@ -91,13 +91,12 @@ def _open(file_system: AbstractFileSystem, path: str, source: str) -> Reader:
     if info.get("type") == "directory":
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), source)
     size = info.get("size")
-    if not getattr(file_system, "async_impl", False):
+    if "http" in _protocols(file_system):
+        return _open_http(file_system, path, source, size, info.get("partial", True))
+    if size is None or not getattr(file_system, "async_impl", False):
         # File systems that are not asynchronous may have one connection, or decompress from the beginning for
         # every range (zip); what they open is read once, from its beginning to its end.
         return StreamReader(file_system.open(path, "rb"), source, size=size, owned=True)
-    if "http" in _protocols(file_system):
-        return _open_http(file_system, path, source, size, info.get("partial", True))
-    assert size is not None
     return RangeReader(file_system, path, source, size, file_system.cat_file(path, start=0, end=min(_FIRST, size)))
 
 
@@ -193,5 +192,6 @@ def _as_os_error(error: Exception, source: str, where: str = "") -> Exception:
         number = errno.ENOENT
     if isinstance(number, int) and number > 0:
         return OSError(number, os.strerror(number), source)
-    kind = TimeoutError if isinstance(error, (TimeoutError, asyncio.TimeoutError)) else OSError
+    kinds = {PermissionError: PermissionError, asyncio.TimeoutError: TimeoutError}
+    kind = next((kinds[known] for known in kinds if isinstance(error, known)), OSError)
     return kind(f"{source}: {where}{str(error) or repr(error)}")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
 import torch
+from fsspec.asyn import AsyncFileSystem
+from fsspec.exceptions import FSTimeoutError
 from helpers import assert_same, random_tensors
 from http_server import Site, serving
 
@@ -311,6 +315,70 @@ def test_memory(memory: Callable[[str, bytes], str], large: dict[str, torch.Tens
         load_file("memory://torch_safetensors")
     with pytest.raises(SafetensorError, match=r"^memory://torch_safetensors/cut: incomplete metadata, file not fully"):
         load_file(memory("cut", content[:-1]))
+
+
+class Shelf(AsyncFileSystem):  # type: ignore[misc]
+    """An asynchronous file system, as those of clouds are."""
+
+    protocol = "shelf"
+    cachable = False
+    files: ClassVar[dict[str, bytes]] = {}
+    ranges: ClassVar[list[tuple[int, int]]] = []
+    error: ClassVar[Exception | None] = None
+
+    async def _info(self, path: str, **_: Any) -> dict[str, Any]:
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        return {"name": path, "type": "file", "size": len(self.files[path])}
+
+    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
+        assert start is not None
+        assert end is not None
+        self.ranges.append((start, end))
+        if start > 0 and self.error is not None:
+            raise self.error
+        return self.files[path][start:end]
+
+
+@pytest.fixture
+def shelf(content: bytes, monkeypatch: pytest.MonkeyPatch) -> type[Shelf]:
+    fsspec.register_implementation("shelf", Shelf, clobber=True)
+    monkeypatch.setattr(Shelf, "files", {"x": content, "empty": b""})
+    monkeypatch.setattr(Shelf, "ranges", [])
+    return Shelf
+
+
+def test_asynchronous_file_systems(shelf: type[Shelf], large: dict[str, torch.Tensor], content: bytes) -> None:
+    assert_same(load_file("shelf://x", verify=True), large)
+    ranges = sorted(shelf.ranges)
+    assert ranges[0] == (0, FIRST)
+    assert [begin for begin, _ in ranges[1:]] == [end for _, end in ranges[:-1]]
+    assert ranges[-1][1] == len(content)
+    with pytest.raises(SafetensorError, match=r"^shelf://empty: header too small: 0 bytes"):
+        load_file("shelf://empty")
+    with pytest.raises(FileNotFoundError, match="'shelf://missing'"):
+        load_file("shelf://missing")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (PermissionError("Access Denied"), PermissionError, "shelf://x: bytes [{}): Access Denied"),
+        (OSError(errno.EIO, "what it says"), OSError, "[Errno 5] Input/output error: 'shelf://x'"),
+        (FSTimeoutError(), TimeoutError, "shelf://x: bytes [{}): FSTimeoutError()"),
+        (RuntimeError("of its own"), OSError, "shelf://x: bytes [{}): of its own"),
+    ],
+    ids=["PermissionError", "OSError", "timeout", "RuntimeError"],
+)
+def test_what_file_systems_raise(
+    shelf: type[Shelf], monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[OSError], text: str
+) -> None:
+    monkeypatch.setattr(shelf, "error", error)
+    with pytest.raises(kind) as raised:
+        load_file("shelf://x", names="b", threads=1)
+    begin, end = shelf.ranges[-1]
+    assert str(raised.value) == text.replace("{}", f"{begin}, {end}")
+    assert isinstance(raised.value.__cause__, type(error))
 
 
 def test_local_files(tmp_path: Path) -> None:
