@@ -148,19 +148,24 @@ class StreamReader:
         file: an object with ``read``, and better with ``readinto``.
         source: its name for messages.
         size: in bytes, where that is known.
-        owned: it was opened for this reader, and cannot be moved about.
+        owned: it was opened for this reader.
+        can_seek: whether it can be moved forwards without reading; by default what it says.
     """
 
     threads = 1
     max_gap = 0
 
-    def __init__(self, file: Any, source: str, *, size: int | None = None, owned: bool = False) -> None:
+    def __init__(
+        self, file: Any, source: str, *, size: int | None = None, owned: bool = False, can_seek: bool | None = None
+    ) -> None:
         self.source = source
         self.size = size
         self._file = file
         self._owned = owned
         self._position = 0
-        self._can_seek = not owned and hasattr(file, "seekable") and bool(file.seekable())
+        if can_seek is None:
+            can_seek = hasattr(file, "seekable") and bool(file.seekable())
+        self._can_seek = can_seek
         self._begin = file.tell() if self._can_seek else 0
 
     def read_into(self, offset: int, memory: memoryview) -> int:

@@ -95,7 +95,7 @@ def _open(file_system: AbstractFileSystem, path: str, source: str) -> Reader:
         return _open_http(file_system, path, source, size, info.get("partial", True))
     if size is None or not getattr(file_system, "async_impl", False):
         # File systems that are not asynchronous may have one connection, or decompress from the beginning for
-        # every range (zip); what they open is read once, from its beginning to its end.
+        # every range (zip); what they open is read by one thread, and forwards.
         return StreamReader(file_system.open(path, "rb"), source, size=size, owned=True)
     return RangeReader(file_system, path, source, size, file_system.cat_file(path, start=0, end=min(_FIRST, size)))
 
@@ -113,7 +113,9 @@ def _open_http(
             first = file.read(_FIRST)
             if len(first) == size or _has_ranges(file, len(first)):
                 return RangeReader(file_system, path, source, size, first)
-    return StreamReader(file_system.open(path, "rb", block_size=0), source, size=size, owned=True)
+    # Some servers say 0 where they do not know the size.
+    file = file_system.open(path, "rb", block_size=0)
+    return StreamReader(file, source, size=size or None, owned=True, can_seek=False)
 
 
 def _has_ranges(file: Any, offset: int) -> bool:

@@ -19,6 +19,7 @@ class Site:
         files: by path.
         ranges: whether it knows ranges; without, it sends whole files.
         sizes: whether it says how long they are.
+        says_zero: whether it says to HEAD that they are empty.
         delay: seconds that each range takes.
         breaks_at: the connection ends where this byte of a file would be sent.
         statuses: what it answers for some paths.
@@ -27,6 +28,7 @@ class Site:
     files: dict[str, bytes]
     ranges: bool = True
     sizes: bool = True
+    says_zero: bool = False
     delay: float = 0.0
     breaks_at: int | None = None
     statuses: dict[str, int] = field(default_factory=dict)
@@ -86,7 +88,8 @@ class Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, body: bytes, *, with_body: bool, offset: int = 0) -> None:
         self.send_response(status)
         if self.site.sizes:
-            self.send_header("Content-Length", str(len(body)))
+            is_zero = self.site.says_zero and not with_body
+            self.send_header("Content-Length", "0" if is_zero else str(len(body)))
         else:
             self.send_header("Connection", "close")
             self.close_connection = True

@@ -175,6 +175,23 @@ def test_some_of_the_tensors(form: Callable[[bytes], Any]) -> None:
         assert list(loaded) == [name for name in load(content) if name in chosen]
 
 
+class Counting(io.BytesIO):
+    count = 0
+
+    def readinto(self, memory: Any) -> int:
+        count = super().readinto(memory)
+        self.count += count
+        return count
+
+
+def test_only_the_bytes_of_some() -> None:
+    """What can be moved forwards is."""
+    file = Counting(save({"a": torch.ones(1000), "b": torch.ones(10), "c": torch.ones(1000)}))
+    header = 8 + int.from_bytes(file.getvalue()[:8], "little")
+    assert_same(load_file(file, names="b"), {"b": torch.ones(10)})
+    assert file.count == header + 40
+
+
 def test_a_name_that_is_not_there(form: Callable[[bytes], Any]) -> None:
     with pytest.raises(SafetensorError, match="no tensor has the name 'b' or matches it, among 1 tensors"):
         load_file(form(save({"a": torch.ones(1)})), names=["a", "b"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 from fsspec.asyn import AsyncFileSystem
 from fsspec.exceptions import FSTimeoutError
+from fsspec.implementations.memory import MemoryFile
 from helpers import assert_same, random_tensors
 from http_server import Site, serving
 
@@ -151,6 +153,12 @@ def test_what_servers_refuse(site: Site) -> None:
         load_file(site.url + "/secret")
     with pytest.raises(OSError, match=rf"^{site.url}/broken: 500"):
         load_file(site.url + "/broken")
+
+
+def test_a_server_that_says_zero(content: bytes, large: dict[str, torch.Tensor]) -> None:
+    """In its answer to HEAD."""
+    with serving({NAME: content}, says_zero=True) as site:
+        assert_same(load_file(site.url + NAME), large)
 
 
 def test_no_server(site: Site) -> None:
@@ -302,12 +310,22 @@ def memory() -> Iterator[Callable[[str, bytes], str]]:
     file_system.rm("/torch_safetensors", recursive=True)
 
 
-def test_memory(memory: Callable[[str, bytes], str], large: dict[str, torch.Tensor], content: bytes) -> None:
+def test_memory(
+    memory: Callable[[str, bytes], str],
+    large: dict[str, torch.Tensor],
+    content: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     url = memory("x.safetensors", content)
     for _ in range(2):
         assert_same(load_file(url, verify=True), large)
     assert_same(load(url), large)
-    assert_same(load_file(url, names=["f"]), {"f": large["f"]})
+    read: list[int] = []
+    monkeypatch.setattr(
+        MemoryFile, "readinto", lambda self, memory: read.append(len(memory)) or io.BytesIO.readinto(self, memory)
+    )
+    assert_same(load_file(url, names="f"), {"f": large["f"]})
+    assert sum(read) < 2000
     with pytest.raises(FileNotFoundError) as error:
         load_file("memory://torch_safetensors/missing")
     assert error.value.filename == "memory://torch_safetensors/missing"
