@@ -151,6 +151,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(modules::dropped_names));
   define(m, touches_files("_parse_index(str source, Tensor json) -> (str[], str[])"),
          TORCH_FN(tensors::parse_index));
+  define(m, touches_files("_remove_dead_files(str directory) -> ()"), TORCH_FN(tensors::remove_dead_files));
   define(m, touches_files("_write_file(str filename, Tensor data, bool fsync) -> str"),
          TORCH_FN(tensors::write_file));
   define(m,

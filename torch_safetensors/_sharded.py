@@ -107,10 +107,9 @@ def _of_model(model: torch.nn.Module, texts: dict[str, str]) -> _Content:
 
 
 def _of_dict(tensors: Mapping[str, torch.Tensor], texts: dict[str, str]) -> _Content:
-    operator_tensors(tensors)
-    tensors = dict(tensors)
-    _ops._saved_size(tensors, texts, False)  # raises what save_file would, before anything is written
-    return _Content(tensors, texts, None)
+    # Raises what save_file would of all of them, before anything is written.
+    torch.classes.safetensors._PythonSave(*operator_tensors(tensors), texts, False)
+    return _Content(dict(tensors), texts, None)
 
 
 def _parse_size(size: int | str) -> int:
