@@ -6,7 +6,9 @@
 #include "tensors/load.h"
 #include "tensors/prefetch.h"
 #include "tensors/python_load.h"
+#include "tensors/python_progress.h"
 #include "tensors/python_save.h"
+#include "tensors/python_writer.h"
 #include "tensors/safe_open.h"
 #include "tensors/save_plan.h"
 #include "torch_safetensors/torch_safetensors.h"
@@ -135,6 +137,10 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
                        "int alignment) -> str"),
          TORCH_FN(modules::save_model_for_python));
 
+  // Python implements it: see python_progress.h.
+  m.def(touches_files("_report(int done, int total) -> ()"));
+  define(m, touches_files("_report_to_python(bool report) -> ()"), TORCH_FN(tensors::report_to_python));
+
   m.class_<tensors::SafeOpen>("SafeOpen")
       .def(torch::init<std::string, c10::Device, std::string>(), "",
            {torch::arg("filename"), torch::arg("device") = c10::Device(c10::kCPU),
@@ -181,6 +187,12 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
                        bool>())
       .def("size", &tensors::PythonSave::size)
       .def("write_to", &tensors::PythonSave::write_to);
+  m.class_<tensors::PythonWriter>("_Writer")
+      .def(torch::init<std::string, std::string, std::vector<int64_t>, tensors::WrappedTensors,
+                       std::optional<Metadata>, bool, bool, int64_t>())
+      .def("write", &tensors::PythonWriter::write)
+      .def("close", &tensors::PythonWriter::close)
+      .def("abort", &tensors::PythonWriter::abort);
 }
 
 }  // namespace torch_safetensors

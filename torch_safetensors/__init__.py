@@ -13,11 +13,13 @@ from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
 from ._models import load_model, save_model
 from ._safe_open import safe_open
+from ._writer import Writer
 
 _graphs.register()
 
 __all__ = [
     "SafetensorError",
+    "Writer",
     "__version__",
     "cmake_prefix_path",
     "library_path",

@@ -22,6 +22,7 @@ from ._arguments import (
 from ._buffers import Buffer, as_tensor, bytes_of, new_bytes
 from ._errors import translate
 from ._gc import gc_paused
+from ._progress import Progress, reporting
 
 __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 
@@ -40,6 +41,7 @@ def load_file(
     threads: int | None = None,
     ring_size: int | None = None,
     verify: bool = False,
+    progress: Progress = None,
 ) -> dict[str, torch.Tensor]:
     """Loads all tensors of a file.
 
@@ -56,6 +58,9 @@ def load_file(
             ``$TORCH_SAFETENSORS_RING_SIZE``, or 256 MiB.
         verify: compare the data with the checksums that the file was saved with (``save_file(..., checksum=True)``),
             before it returns. Reads all of it; what goes to another device is read twice.
+        progress: True shows a bar on stderr with tqdm where it takes over a second. A function is called with the bytes
+            done and those of all tensors that are read, twice those with ``verify``: first with 0, last with all, on
+            this thread. What it raises stops the load. Of a mapped file nothing is read here: it is done at once.
 
     Returns:
         The tensors by name, in the order of their data in the file. Each has a storage of its own of exactly its
@@ -73,7 +78,9 @@ def load_file(
         return _graphs.load_file(filename, device, backend=backend, verify=verify)  # tuned by the environment alone
     arguments = operator_filename(filename), operator_device(device)
     try:
-        return _to_dict(*_ops._load_file(*arguments, backend, threads, ring_size, verify))
+        with reporting(progress, filename):
+            loaded = _ops._load_file(*arguments, backend, threads, ring_size, verify)
+        return _to_dict(*loaded)
     except RuntimeError as error:
         raise translate(error, filename) from None
 
@@ -138,6 +145,7 @@ def save_file(
     fsync: bool = False,
     checksum: bool = False,
     alignment: int = 0,
+    progress: Progress = None,
 ) -> None:
     """Saves tensors to a file, which appears under its name only when it is whole.
 
@@ -154,6 +162,9 @@ def save_file(
             mapped, at a multiple of the largest power of two, at most this one, that divides its size in bytes. For
             it the header is padded with spaces, and tensors whose sizes have the higher powers come first. With 0,
             the default, the file is the reference's to the byte. Every reader takes either.
+        progress: True shows a bar on stderr with tqdm where it takes over a second. A function is called with the bytes
+            done and those of the whole file: first with 0, last with all, on this thread. What it raises stops the
+            save, and an existing file is as it was.
 
     Raises:
         OSError: what the operating system reports; an existing file is then as it was.
@@ -169,7 +180,8 @@ def save_file(
     named = operator_tensors(tensors)
     path = operator_filename(filename)
     try:
-        warning = _ops._save_file.default(path, *named, operator_metadata(metadata), fsync, checksum, alignment)
+        with reporting(progress, filename):
+            warning = _ops._save_file.default(path, *named, operator_metadata(metadata), fsync, checksum, alignment)
     except RuntimeError as error:
         raise translate(error, filename) from None
     if warning:

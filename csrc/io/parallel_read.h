@@ -15,7 +15,7 @@ struct ReadRange {
   std::span<std::byte> into;
 };
 
-/// Reads all ranges, large amounts with several threads of its own that end before it returns (a pool
+/// Reads all ranges, and tells Progress; large amounts with several threads of its own that end before it returns (a pool
 /// would not survive fork). Throws the first error after all threads have ended. `fresh` says that what is
 /// written to lies in memory not touched before.
 void read_ranges(const File& file, std::span<const ReadRange> ranges, HugePages* fresh = nullptr);

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "format/text.h"
+#include "io/progress.h"
 #include "io/run_parallel.h"
 #include "tensors/device_save.h"
 #include "tensors/source.h"
@@ -70,9 +71,15 @@ void verify(const std::string& source, const format::Header& header,
   }
   const auto recorded_of = [&](size_t i) { return *of_entry[entries[i] - header.tensors().data()]; };
   std::vector<format::Checksum> found(entries.size());
+  io::Progress* const progress = io::Progress::current();
   for_each_index(
       entries.size(), [&](size_t i) { return entries[i]->nbytes(); },
-      [&](size_t i) { found[i] = checksum(i); });
+      [&](size_t i) {
+        found[i] = checksum(i);
+        if (progress != nullptr) {
+          progress->advance(entries[i]->nbytes());
+        }
+      });
   std::vector<size_t> damaged;
   for (size_t i = 0; i < entries.size(); ++i) {
     if (found[i] != recorded_of(i)) {
@@ -108,9 +115,7 @@ std::vector<format::Checksum> checksums_of(std::span<const NamedTensor> tensors,
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (!lies_here(tensors[i].tensor)) {
       format::ChecksumBuilder builder(specs[i].name, specs[i].dtype, specs[i].shape);
-      DeviceReader reader([&](std::span<const std::byte> bytes) { builder.add(bytes); });
-      reader.add(tensors[i].tensor);
-      reader.flush();
+      emit_bytes(tensors[i].tensor, [&](std::span<const std::byte> bytes) { builder.add(bytes); });
       checksums[i] = builder.build();
     }
   }
