@@ -9,8 +9,10 @@
 #include "tensors/python_progress.h"
 #include "tensors/python_save.h"
 #include "tensors/python_writer.h"
+#include "tensors/replace_tensor.h"
 #include "tensors/safe_open.h"
 #include "tensors/save_plan.h"
+#include "torch_safetensors/replace.h"
 #include "torch_safetensors/torch_safetensors.h"
 
 namespace torch_safetensors {
@@ -140,6 +142,10 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
   // Python implements it: see python_progress.h.
   m.def(touches_files("_report(int done, int total) -> ()"));
   define(m, touches_files("_report_to_python(bool report) -> ()"), TORCH_FN(tensors::report_to_python));
+
+  define(m, touches_files("_replace_tensor(str filename, str name, Tensor[][] tensor) -> ()"),
+         TORCH_FN(tensors::replace_for_python));
+  define(m, touches_files("_recover(str filename) -> bool"), TORCH_FN(recover));
 
   m.class_<tensors::SafeOpen>("SafeOpen")
       .def(torch::init<std::string, c10::Device, std::string>(), "",

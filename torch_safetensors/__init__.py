@@ -12,6 +12,7 @@ from . import _graphs
 from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
 from ._models import load_model, save_model
+from ._replace import recover, replace_tensor
 from ._safe_open import safe_open
 from ._writer import Writer
 
@@ -27,6 +28,8 @@ __all__ = [
     "load_file",
     "load_model",
     "load_tensor",
+    "recover",
+    "replace_tensor",
     "safe_open",
     "save",
     "save_file",

@@ -8,7 +8,6 @@
 
 #include "format/text.h"
 #include "io/progress.h"
-#include "tensors/byte_range.h"
 #include "tensors/check_savable.h"
 #include "tensors/device_save.h"
 #include "tensors/filename.h"
@@ -98,15 +97,11 @@ void StreamWriter::write(const NamedTensor& named) {
   std::shared_lock lock(mutex_);
   check_open();
   const size_t index = find(named);
-  NamedTensor dense = named;
-  if (has_memory(dense.tensor)) {
-    dense.tensor = dense.tensor.detach().contiguous();
-  }
-  check_savable({&dense, 1}, Overlap::kWrittenTwice);
+  const at::Tensor dense = packed(named).tensor;
   TORCH_CHECK_VALUE(!begun_[index].exchange(true), source_, ": tensor ", format::in_quotes(named.name),
                     ": was written before");
   try {
-    put(index, dense.tensor);
+    put(index, dense);
   } catch (...) {
     lock.unlock();
     give_up("was aborted when tensor " + format::in_quotes(named.name) + " could not be written");
