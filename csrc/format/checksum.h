@@ -58,8 +58,8 @@ inline constexpr size_t kChecksumDigits = 32;
 /// True where a file records checksums, whatever they look like.
 bool records_checksums(const Header& header);
 
-/// Where, in the JSON of `header`, the digits of the checksum of one of its tensors begin. Throws SafetensorError
-/// where it records nothing, or not as this version writes it.
+/// Where, in the JSON of `header`, the digits of the checksum of one of its tensors begin. Throws
+/// SafetensorError where it records nothing, or not as this version writes it.
 uint64_t find_recorded_checksum(std::string_view json, const Header& header, const TensorEntry& entry);
 
 /// What a file records of its tensors, in the order of `header.by_name()`. Throws SafetensorError where it

@@ -51,8 +51,8 @@ class AtomicFile {
   /// Appends the pieces. Throws OsError (ENOSPC, EFBIG, EIO, …), after which only destruction is of use.
   void write(std::span<const std::span<const std::byte>> pieces);
 
-  /// Sets space aside for a file of so many bytes, as far as the file system can. Throws OsError where they are
-  /// too many (ENOSPC, EDQUOT, EFBIG).
+  /// Sets space aside for a file of so many bytes, as far as the file system can. Throws OsError where they
+  /// are too many (ENOSPC, EDQUOT, EFBIG).
   void reserve(uint64_t size);
 
   /// Writes bytes to their place in the file. Throws as `write`. Safe to call from several threads.

@@ -19,8 +19,7 @@ namespace {
 constexpr int kMaxAttempts = 100;
 
 Descriptor open_locked(const std::string& path, const std::string& given) {
-  Descriptor file(
-      retry([&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); }));
+  Descriptor file(retry([&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); }));
   if (!file) {
     throw_os_error(errno, given);
   }
@@ -38,7 +37,8 @@ std::string birth([[maybe_unused]] int descriptor, [[maybe_unused]] const struct
   }
   return {};
 #elif defined(__APPLE__)
-  return std::to_string(status.st_birthtimespec.tv_sec) + "." + std::to_string(status.st_birthtimespec.tv_nsec);
+  return std::to_string(status.st_birthtimespec.tv_sec) + "." +
+         std::to_string(status.st_birthtimespec.tv_nsec);
 #else
   return {};
 #endif
@@ -48,6 +48,7 @@ std::string birth([[maybe_unused]] int descriptor, [[maybe_unused]] const struct
 
 InPlaceFile::InPlaceFile(const std::string& path) : given_(path), target_(find_save_target(path)) {
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    descriptor_.close();  // it may have the lock
     descriptor_ = open_locked(target_.path, given_);
     if (is_in_place()) {
       if (::fstat(descriptor_.get(), &status_) != 0) {
@@ -60,7 +61,15 @@ InPlaceFile::InPlaceFile(const std::string& path) : given_(path), target_(find_s
   throw_os_error(EBUSY, "the file is replaced again and again", given_);
 }
 
-bool InPlaceFile::is_in_place() const { return is_name_of(target_.path, descriptor_.get()); }
+bool InPlaceFile::is_in_place() const {
+  struct stat named;
+  struct stat open;
+  const bool is_there = ::lstat(target_.path.c_str(), &named) == 0;
+  if ((!is_there && errno != ENOENT) || ::fstat(descriptor_.get(), &open) != 0) {
+    throw_os_error(errno, given_);
+  }
+  return is_there && is_same_file(named, open);
+}
 
 std::string InPlaceFile::identity() const {
   return std::to_string(status_.st_ino) + " " + birth(descriptor_.get(), status_);
@@ -88,6 +97,8 @@ void InPlaceFile::remove(std::string_view suffix) const {
     throw_os_error(errno, given_);
   }
 }
+
+void InPlaceFile::discard(std::string_view suffix) const noexcept { ::unlink(beside(suffix).c_str()); }
 
 void InPlaceFile::flush_directory() const { io::flush_directory(target_.directory, given_); }
 

@@ -16,15 +16,15 @@ namespace torch_safetensors::io {
 /// An existing file that is open to be changed where it lies, and locked (flock) against others who do so.
 class InPlaceFile {
  public:
-  /// Follows symbolic links, and waits for the lock. Throws OsError, EISDIR or EINVAL for what is not a regular
-  /// file, and the error of flock where the file system has no locks.
+  /// Follows symbolic links, and waits for the lock. Throws OsError, EISDIR or EINVAL for what is not a
+  /// regular file, and the error of flock where the file system has no locks.
   explicit InPlaceFile(const std::string& path);
 
   /// The path, links followed.
   const std::string& path() const { return target_.path; }
   const struct stat& status() const { return status_; }
 
-  /// False if another file has its name by now.
+  /// False if another file has its name by now, or none. Throws OsError.
   bool is_in_place() const;
 
   /// Tells it from every other file that is or was on its file system, as far as that can tell: the number of
@@ -43,8 +43,11 @@ class InPlaceFile {
   /// True if there is such a file. Throws OsError.
   bool has(std::string_view suffix) const;
 
-  /// Removes it. Throws OsError.
+  /// Removes that file. Throws OsError.
   void remove(std::string_view suffix) const;
+
+  /// The same, as far as it can be removed.
+  void discard(std::string_view suffix) const noexcept;
 
   /// Waits until its directory is on the disk. Throws OsError.
   void flush_directory() const;

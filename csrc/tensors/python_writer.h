@@ -14,7 +14,8 @@ class PythonWriter : public torch::CustomClassHolder {
   PythonWriter(const std::string& filename, const std::string& names, const std::vector<int64_t>& name_sizes,
                const WrappedTensors& spec, const std::optional<Metadata>& metadata, bool fsync, bool checksum,
                int64_t alignment)
-      : writer_(filename, to_named(names, name_sizes, spec), to_format(metadata), fsync, checksum, alignment) {}
+      : writer_(filename, to_named(names, name_sizes, spec), to_format(metadata), fsync, checksum,
+                alignment) {}
 
   void write(const std::string& name, const at::Tensor& tensor) { writer_.write({name, tensor}); }
   std::string close() { return writer_.close(); }

@@ -140,7 +140,13 @@ void save_undo(const io::InPlaceFile& target, const NamedTensor& old, const Plac
   // No more open than what it has a part of.
   io::AtomicFile file(path, /*durable=*/true, io::Order::kAppended, target.status().st_mode & 0777);
   plan.write_to(file);
-  file.commit();
+  try {
+    file.commit();
+  } catch (const OsError&) {
+    // It may be there, if not for certain after a crash; nothing needs it.
+    target.discard(kUndo);
+    throw;
+  }
 }
 
 /// The values to be written, in memory that writing to the file does not change.
@@ -184,7 +190,8 @@ void overwrite_or_undo(io::InPlaceFile& target, const std::string& filename, con
       const int number = error.error_number();
       io::throw_os_error(number,
                          io::os_error_text(number) + "; the tensor is neither the old nor the new one now: " +
-                             io::quoted_path(target.beside(kUndo)) + " has the old one, which recover puts back",
+                             io::quoted_path(target.beside(kUndo)) +
+                             " has the old one, which recover puts back",
                          decode_filename(filename));
     }
     target.remove(kUndo);
@@ -213,11 +220,10 @@ void replace_tensor(const std::string& filename, const std::string& name, const 
   if (entry.nbytes() == 0) {
     return;
   }
-  save_undo(target, {name, file.read(entry, at::kCPU)}, place);
   if (!target.is_in_place()) {
-    target.remove(kUndo);
     throw_malformed(file.source(), "another file was put in its place meanwhile; call replace_tensor again");
   }
+  save_undo(target, {name, file.read(entry, at::kCPU)}, place);
   overwrite_or_undo(target, filename, place, values, place.digits ? digits_of(entry, values) : "");
 }
 

@@ -24,8 +24,8 @@ class Specs {
   std::vector<format::TensorSpec> specs_;
 };
 
-/// The header of a file with these tensors; `checksums` has one for each, or none. Throws ValueError (c10) for
-/// what a file cannot hold.
+/// The header of a file with these tensors; `checksums` has one for each, or none. Throws ValueError (c10)
+/// for what a file cannot hold.
 format::SerializedHeader make_header(std::span<const format::TensorSpec> specs,
                                      const std::optional<format::Metadata>& metadata,
                                      const std::optional<std::vector<format::Checksum>>& checksums,

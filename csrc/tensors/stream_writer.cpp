@@ -76,19 +76,18 @@ void StreamWriter::check_process() const {
   TORCH_CHECK_VALUE(process_ == ::getpid(), source_, ": the writer belongs to the process that opened it");
 }
 
-void StreamWriter::check_open() const {
-  TORCH_CHECK_VALUE(file_, source_, ": the writer ", end_);
-}
+void StreamWriter::check_open() const { TORCH_CHECK_VALUE(file_, source_, ": the writer ", end_); }
 
 size_t StreamWriter::find(const NamedTensor& named) const {
   const auto& [name, tensor] = named;
   const std::string label = source_ + ": tensor " + format::in_quotes(name);
   const auto found = by_name_.find(name);
-  TORCH_CHECK_VALUE(found != by_name_.end(), label, ": not in the spec, which has ", spec_.size(), " tensors");
+  TORCH_CHECK_VALUE(found != by_name_.end(), label, ": not in the spec, which has ", spec_.size(),
+                    " tensors");
   const at::Tensor& expected = spec_[found->second].tensor;
-  TORCH_CHECK_VALUE(tensor.scalar_type() == expected.scalar_type() && tensor.sizes() == expected.sizes(), label,
-                    ": the spec says ", expected.scalar_type(), " ", expected.sizes(), " but the tensor is ",
-                    tensor.scalar_type(), " ", tensor.sizes());
+  TORCH_CHECK_VALUE(tensor.scalar_type() == expected.scalar_type() && tensor.sizes() == expected.sizes(),
+                    label, ": the spec says ", expected.scalar_type(), " ", expected.sizes(),
+                    " but the tensor is ", tensor.scalar_type(), " ", tensor.sizes());
   return found->second;
 }
 
@@ -182,7 +181,8 @@ std::string StreamWriter::list_missing() const {
   if (missing > kListed) {
     names += " and " + std::to_string(missing - kListed) + " more";
   }
-  return std::to_string(missing) + " of " + std::to_string(spec_.size()) + " tensors were not written: " + names;
+  return std::to_string(missing) + " of " + std::to_string(spec_.size()) +
+         " tensors were not written: " + names;
 }
 
 }  // namespace torch_safetensors::tensors

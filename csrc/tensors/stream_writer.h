@@ -20,10 +20,10 @@
 
 namespace torch_safetensors::tensors {
 
-/// A file whose tensors are written one by one, in any order, to the places that a header made of their names,
-/// dtypes and shapes alone gives them. It is what `SavePlan` would write of all of them, to the byte, and
-/// appears under its name when it is closed. Safe to use from several threads, which write side by side. In a
-/// forked child it refuses to work.
+/// A file whose tensors are written one by one, in any order, to the places that a header made of their
+/// names, dtypes and shapes alone gives them. It is what `SavePlan` would write of all of them, to the byte,
+/// and appears under its name when it is closed. Safe to use from several threads, which write side by side.
+/// In a forked child it refuses to work.
 class StreamWriter {
  public:
   /// `spec`: tensors on any device, meta too, of which names, dtypes and shapes alone count; unique names.
@@ -35,17 +35,18 @@ class StreamWriter {
   StreamWriter(const StreamWriter&) = delete;
   StreamWriter& operator=(const StreamWriter&) = delete;
 
-  /// Writes one tensor, of any device, contiguous or not, and tells Progress. Throws ValueError (c10) for a name
-  /// or tensor that the spec does not have and for a second one of that name, after which all is as before;
-  /// and whatever makes reading or writing it fail, after which the writer is aborted.
+  /// Writes one tensor, of any device, contiguous or not, and tells Progress. Throws ValueError (c10) for a
+  /// name or tensor that the spec does not have and for a second one of that name, after which all is as
+  /// before; and whatever makes reading or writing it fail, after which the writer is aborted.
   void write(const NamedTensor& named);
 
-  /// Publishes the file, and returns what to warn of (SavePlan). More than once does no harm. Waits for writes in
-  /// progress. Throws ValueError (c10) that lists the tensors missing, and OsError; the writer is aborted then, and
-  /// an old file as it was.
+  /// Publishes the file, and returns what to warn of (SavePlan). More than once does no harm. Waits for
+  /// writes in progress. Throws ValueError (c10) that lists the tensors missing, and OsError; the writer is
+  /// aborted then, and an old file as it was.
   [[nodiscard]] std::string close();
 
-  /// Gives up: the temporary file is gone, an old one as it was. Nothing where it was closed or aborted before.
+  /// Gives up: the temporary file is gone, an old one as it was. Nothing where it was closed or aborted
+  /// before.
   void abort();
 
  private:
@@ -58,7 +59,7 @@ class StreamWriter {
   format::SerializedHeader header() const;
 
   std::string path_;
-  std::string source_;  // for messages
+  std::string source_;             // for messages
   std::vector<NamedTensor> spec_;  // on meta
   std::optional<format::Metadata> metadata_;
   int64_t alignment_;
@@ -67,7 +68,7 @@ class StreamWriter {
   std::vector<std::atomic<bool>> begun_;
   std::optional<std::vector<format::Checksum>> checksums_;
   pid_t process_;
-  std::shared_mutex mutex_;  // writes share it; whoever ends them has it alone
+  std::shared_mutex mutex_;               // writes share it; whoever ends them has it alone
   std::unique_ptr<io::AtomicFile> file_;  // while it can be written to
   std::string end_;                       // why it cannot
   bool published_ = false;

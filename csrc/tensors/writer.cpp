@@ -7,9 +7,8 @@ namespace torch_safetensors {
 
 Writer::Writer(const std::string& filename, const TensorDict& spec, const std::optional<Metadata>& metadata,
                bool fsync, bool checksum, int64_t alignment)
-    : impl_(std::make_unique<tensors::StreamWriter>(filename, tensors::to_named(spec),
-                                                    tensors::to_format(metadata), fsync, checksum,
-                                                    alignment)) {}
+    : impl_(std::make_unique<tensors::StreamWriter>(
+          filename, tensors::to_named(spec), tensors::to_format(metadata), fsync, checksum, alignment)) {}
 
 Writer::~Writer() = default;
 Writer::Writer(Writer&&) noexcept = default;

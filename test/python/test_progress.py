@@ -73,7 +73,7 @@ def path(tmp_path: Path) -> Path:
 def test_a_save(path: Path, fsync: bool) -> None:
     calls = Calls()
     save_file(TENSORS, path, fsync=fsync, progress=calls)
-    calls.check(path.stat().st_size, at_least=4)
+    calls.check(path.stat().st_size, at_least=2 if fsync else 4)  # by several threads, of which this one may do little
     assert_same(load_file(path), TENSORS)
 
 
@@ -107,10 +107,11 @@ def test_a_file_without_bytes(path: Path) -> None:
     assert calls.calls == [(0, 0)]
 
 
-def loads_to_device(path: Path, device: str) -> None:
+def loads_and_saves_with_progress(path: Path, device: str) -> None:
+    save_file(TENSORS, path)
     calls = Calls()
     load_file(path, device, progress=calls)
-    calls.check(NBYTES, at_least=3)
+    calls.check(NBYTES, at_least=2)
     with pytest.raises(StoppedError):
         load_file(path, device, progress=stop)
     assert_same({name: tensor.cpu() for name, tensor in load_file(path, device).items()}, TENSORS)
@@ -119,17 +120,8 @@ def loads_to_device(path: Path, device: str) -> None:
     calls.check(path.stat().st_size, at_least=3)
 
 
-def test_a_load_to_a_device(made_up: Worker, path: Path) -> None:
-    save_file(TENSORS, path)
-    made_up(loads_to_device, path, DEVICE)
-
-
-@pytest.mark.gpu
-def test_a_load_to_an_accelerator(path: Path) -> None:
-    accelerator = torch.accelerator.current_accelerator()
-    assert accelerator is not None
-    save_file(TENSORS, path)
-    loads_to_device(path, accelerator.type)
+def test_a_device(made_up: Worker, path: Path) -> None:
+    made_up(loads_and_saves_with_progress, path, DEVICE)
 
 
 @pytest.mark.parametrize("assign", [False, True], ids=["in place", "assign"])

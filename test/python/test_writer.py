@@ -128,13 +128,6 @@ def test_tensors_on_a_device(made_up: Worker, path: Path) -> None:
     made_up(writes_from_device, path, DEVICE)
 
 
-@pytest.mark.gpu
-def test_tensors_on_an_accelerator(path: Path) -> None:
-    accelerator = torch.accelerator.current_accelerator()
-    assert accelerator is not None
-    writes_from_device(path, accelerator.type)
-
-
 def test_over_the_file_that_the_tensors_are_mapped_from(path: Path) -> None:
     tensors = {"a": torch.arange(100_000.0), "b": torch.arange(50_000)}
     save_file(tensors, path)

@@ -20,9 +20,9 @@ class StreamWriter;
 /// Safe to use from several threads, which write side by side; in a forked child it refuses to work.
 class TORCH_SAFETENSORS_API Writer {
  public:
-  /// `spec`: all tensors that will be written; their names, dtypes and shapes alone count, so they can be on the
-  /// meta device. The other arguments are those of `save_file`. Throws OsError, also where the disk has no room for
-  /// the whole file.
+  /// `spec`: all tensors that will be written; their names, dtypes and shapes alone count, so they can be on
+  /// the meta device. The other arguments are those of `save_file`. Throws OsError, also where the disk has
+  /// no room for the whole file.
   Writer(const std::string& filename, const TensorDict& spec,
          const std::optional<Metadata>& metadata = std::nullopt, bool fsync = false, bool checksum = false,
          int64_t alignment = 0);
@@ -31,9 +31,9 @@ class TORCH_SAFETENSORS_API Writer {
   Writer(Writer&&) noexcept;
   Writer& operator=(Writer&&) noexcept;
 
-  /// Writes one tensor: dense, on any device; one that is not contiguous is copied first. One that does not fit the
-  /// spec, or was written before, is refused (c10::ValueError) and nothing has happened. Any other error aborts
-  /// the writer.
+  /// Writes one tensor: dense, on any device; one that is not contiguous is copied first. One that does not
+  /// fit the spec, or was written before, is refused (c10::ValueError) and nothing has happened. Any other
+  /// error aborts the writer.
   void write(std::string_view name, const at::Tensor& tensor);
 
   /// Puts the file under its name; more than once does no harm. Throws c10::ValueError that lists the tensors
