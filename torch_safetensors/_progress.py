@@ -69,7 +69,7 @@ def _reporting(progress: Progress, filename: PathLike) -> Iterator[None]:
             yield
         finally:
             _thread.report = outer
-            _ops._report_to_python(outer is not None)
+            _ops._report_to_python(False)
 
 
 @contextlib.contextmanager

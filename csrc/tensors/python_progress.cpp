@@ -2,7 +2,8 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
-#include <optional>
+#include <memory>
+#include <vector>
 
 #include "torch_safetensors/torch_safetensors.h"
 
@@ -19,10 +20,12 @@ void call_python(uint64_t done, uint64_t total) {
 }  // namespace
 
 void report_to_python(bool report) {
-  thread_local std::optional<ProgressGuard> guard;
-  guard.reset();
+  // A report may load with a report of its own.
+  thread_local std::vector<std::unique_ptr<ProgressGuard>> guards;
   if (report) {
-    guard.emplace(&call_python);
+    guards.push_back(std::make_unique<ProgressGuard>(&call_python));
+  } else if (!guards.empty()) {
+    guards.pop_back();
   }
 }
 

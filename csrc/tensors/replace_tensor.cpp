@@ -13,20 +13,12 @@
 #include "tensors/filename.h"
 #include "tensors/open_file.h"
 #include "tensors/source.h"
+#include "tensors/undo_file.h"
 #include "torch_safetensors/replace.h"
 
 namespace torch_safetensors {
 namespace tensors {
 namespace {
-
-constexpr std::string_view kUndo = ".undo";
-
-/// The metadata of an undo file: what it is, which file it belongs to, and the checksum recorded there.
-constexpr std::string_view kPurposeKey = "torch_safetensors.undo";
-constexpr std::string_view kPurpose =
-    "what replace_tensor was overwriting; torch_safetensors.recover puts it back";
-constexpr std::string_view kFileKey = "torch_safetensors.undo.file";
-constexpr std::string_view kChecksumKey = "torch_safetensors.undo.checksum";
 
 /// Where a file has a tensor's bytes, and the digits of its checksum if it records any.
 struct Place {
@@ -75,78 +67,21 @@ void overwrite(io::InPlaceFile& file, const Place& place, const at::Tensor& tens
   file.flush();
 }
 
-std::string metadata_value(const OpenFile& file, std::string_view wanted) {
-  if (file.header().metadata()) {
-    for (const auto& [key, value] : file.header().metadata()->pairs()) {
-      if (key == wanted) {
-        return std::string(value);
-      }
-    }
-  }
-  return {};
-}
-
-/// The tensor of an undo file that belongs to `file`, which is open as `target`.
-const format::TensorEntry& entry_to_undo(const io::InPlaceFile& target, const OpenFile& file,
-                                         const OpenFile& undo) {
-  const auto saved = undo.header().tensors();
-  const format::TensorEntry* entry = saved.size() == 1 ? file.header().find(saved[0].name) : nullptr;
-  const auto signature = [](const format::TensorEntry& of) { return format::signature(of.dtype, of.shape); };
-  if (entry == nullptr || signature(*entry) != signature(saved[0]) ||
-      metadata_value(undo, kFileKey) != target.identity()) {
-    throw_malformed(file.source(), "its undo file " + format::in_quotes(undo.source()) +
-                                       " is of another file: one that was replaced or copied since; if this "
-                                       "one is whole, remove the undo file");
-  }
-  return *entry;
-}
-
 /// Puts back what the undo file has.
 void put_back(io::InPlaceFile& target, const std::string& filename) {
   const OpenFile file(filename, "pread");
-  try {
-    const OpenFile undo(target.beside(kUndo), "pread");
-    undo.verify();
-    const format::TensorEntry& entry = entry_to_undo(target, file, undo);
-    overwrite(target, place_of(file, entry), undo.read(undo.header().tensors()[0], at::kCPU),
-              metadata_value(undo, kChecksumKey));
-  } catch (const SafetensorError& error) {
-    const std::string text = error.what();
-    throw_malformed(file.source(), text.starts_with(file.source() + ": ")
-                                       ? text.substr(file.source().size() + 2)
-                                       : "its undo file: " + text);
-  }
+  const Undo undo = load_undo(target, file);
+  overwrite(target, place_of(file, *undo.entry), undo.tensor, undo.recorded);
 }
 
 bool recover_locked(io::InPlaceFile& target, const std::string& filename) {
-  if (!target.has(kUndo)) {
+  if (!target.has(kUndoSuffix)) {
     return false;
   }
   put_back(target, filename);
-  target.remove(kUndo);
+  target.remove(kUndoSuffix);
   target.flush_directory();
   return true;
-}
-
-void save_undo(const io::InPlaceFile& target, const NamedTensor& old, const Place& place) {
-  format::MetadataBuilder metadata;
-  metadata.add(kPurposeKey, kPurpose);
-  metadata.add(kFileKey, target.identity());
-  if (place.digits) {
-    metadata.add(kChecksumKey, place.recorded);
-  }
-  const SavePlan plan({old}, std::move(metadata).build(), /*checksum=*/true);
-  const std::string path = target.beside(kUndo);
-  // No more open than what it has a part of.
-  io::AtomicFile file(path, /*durable=*/true, io::Order::kAppended, target.status().st_mode & 0777);
-  plan.write_to(file);
-  try {
-    file.commit();
-  } catch (const OsError&) {
-    // It may be there, if not for certain after a crash; nothing needs it.
-    target.discard(kUndo);
-    throw;
-  }
 }
 
 /// The values to be written, in memory that writing to the file does not change.
@@ -182,7 +117,7 @@ void overwrite_or_undo(io::InPlaceFile& target, const std::string& filename, con
                        const at::Tensor& tensor, const std::string& digits) {
   try {
     overwrite(target, place, tensor, digits);
-    target.remove(kUndo);
+    target.remove(kUndoSuffix);
   } catch (const OsError& error) {
     try {
       put_back(target, filename);
@@ -190,11 +125,11 @@ void overwrite_or_undo(io::InPlaceFile& target, const std::string& filename, con
       const int number = error.error_number();
       io::throw_os_error(number,
                          io::os_error_text(number) + "; the tensor is neither the old nor the new one now: " +
-                             io::quoted_path(target.beside(kUndo)) +
+                             io::quoted_path(target.beside(kUndoSuffix)) +
                              " has the old one, which recover puts back",
                          decode_filename(filename));
     }
-    target.remove(kUndo);
+    target.remove(kUndoSuffix);
     throw;
   }
   target.flush_directory();
@@ -223,7 +158,7 @@ void replace_tensor(const std::string& filename, const std::string& name, const 
   if (!target.is_in_place()) {
     throw_malformed(file.source(), "another file was put in its place meanwhile; call replace_tensor again");
   }
-  save_undo(target, {name, file.read(entry, at::kCPU)}, place);
+  save_undo(target, {name, file.read(entry, at::kCPU)}, place.recorded);
   overwrite_or_undo(target, filename, place, values, place.digits ? digits_of(entry, values) : "");
 }
 

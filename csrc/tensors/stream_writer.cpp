@@ -111,19 +111,22 @@ void StreamWriter::write(const NamedTensor& named) {
 void StreamWriter::put(size_t index, const at::Tensor& tensor) {
   const Specs specs({&spec_[index], 1});
   const format::TensorSpec& spec = std::span<const format::TensorSpec>(specs).front();
-  format::ChecksumBuilder checksum(spec.name, spec.dtype, spec.shape);
+  std::optional<format::ChecksumBuilder> checksum;
+  if (checksums_) {
+    checksum.emplace(spec.name, spec.dtype, spec.shape);
+  }
   uint64_t position = positions_[index];
   io::Progress progress(tensor.nbytes());
   emit_bytes(tensor, [&](std::span<const std::byte> piece) {
-    if (checksums_) {
-      checksum.add(piece);
+    if (checksum) {
+      checksum->add(piece);
     }
     file_->write_at(position, piece);
     position += piece.size();
   });
   progress.finish();
-  if (checksums_) {
-    (*checksums_)[index] = checksum.build();
+  if (checksum) {
+    (*checksums_)[index] = checksum->build();
   }
 }
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -215,6 +216,15 @@ def test_a_report_may_load_and_save_itself(path: Path) -> None:
     load_file(path, backend="pread", progress=report)
     outer.check(NBYTES, at_least=2)
     inner.check(path.with_name("y").stat().st_size, at_least=2)
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    pytest.importorskip("tqdm")
+    path = tmp_path / os.fsdecode(b"\xff.safetensors")
+    calls = Calls()
+    save_file(TENSORS, path, progress=calls)
+    calls.check(path.stat().st_size, at_least=4)
+    load_file(path, progress=True)
 
 
 @pytest.mark.parametrize("progress", [1, "yes", []], ids=str)
