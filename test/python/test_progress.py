@@ -11,13 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Worker
 from helpers import assert_same, descriptors, listing
-from test_made_up_accelerator import DEVICE, made_up
 
 from torch_safetensors import Writer, load_file, load_model, load_tensor, save, save_file, save_model
-
-__all__ = ["made_up"]  # a fixture
 
 #: Several of the pieces that are moved at a time, and small ones.
 TENSORS = {"large": torch.arange(8 << 20, dtype=torch.float32), **{f"s{i}": torch.ones(i) for i in range(200)}}
@@ -119,10 +115,6 @@ def loads_and_saves_with_progress(path: Path, device: str) -> None:
     calls = Calls()
     save_file(load_file(path, device), path, progress=calls)
     calls.check(path.stat().st_size, at_least=3)
-
-
-def test_a_device(made_up: Worker, path: Path) -> None:
-    made_up(loads_and_saves_with_progress, path, DEVICE)
 
 
 @pytest.mark.parametrize("assign", [False, True], ids=["in place", "assign"])

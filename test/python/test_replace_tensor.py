@@ -18,11 +18,8 @@ import torch
 from conftest import TORTURE, Worker
 from faults import KILL, failed_call, failing_call, faults
 from helpers import assert_same, descriptors, listing, make_file, random_tensor, random_tensors
-from test_made_up_accelerator import DEVICE, made_up
 
 from torch_safetensors import SafetensorError, load_file, recover, replace_tensor, safe_open, save, save_file
-
-__all__ = ["made_up"]  # a fixture
 
 OLD = {"v": torch.ones(3, dtype=torch.int64), "w": torch.arange(300.0)}
 NEW = {"v": OLD["v"], "w": -OLD["w"]}
@@ -89,10 +86,6 @@ def replaces_from_device(path: Path, device: str) -> None:
     save_file({"w": torch.zeros_like(large)}, path, checksum=True)
     replace_tensor(path, "w", moved)
     assert_same(load_file(path, verify=True), {"w": large})
-
-
-def test_a_tensor_on_a_device(made_up: Worker, path: Path) -> None:
-    made_up(replaces_from_device, path, DEVICE)
 
 
 @checksums

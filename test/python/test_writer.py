@@ -18,11 +18,8 @@ import torch
 from conftest import Worker
 from faults import failed_call, failing_call, faults
 from helpers import assert_same, descriptors, listing, random_tensors, run_in_process
-from test_made_up_accelerator import DEVICE, made_up
 
 from torch_safetensors import Writer, load_file, save, save_file
-
-__all__ = ["made_up"]  # a fixture
 
 OLD = {"w": torch.arange(10.0)}
 NEW = {"w": -torch.arange(300.0), "v": torch.ones(3, dtype=torch.int64)}
@@ -122,10 +119,6 @@ def writes_from_device(path: Path, device: str) -> None:
     path.unlink()
     write_all(path, moved, checksum=True)
     assert path.read_bytes() == save(tensors, checksum=True)
-
-
-def test_tensors_on_a_device(made_up: Worker, path: Path) -> None:
-    made_up(writes_from_device, path, DEVICE)
 
 
 def test_over_the_file_that_the_tensors_are_mapped_from(path: Path) -> None:
