@@ -94,7 +94,7 @@ def load_selected(
     selection = select(filename, file.offset_keys(), device, names, rename)
     loaded: dict[str, torch.Tensor] = {}
     with bar_or_callable(progress, filename) as report:
-        total = None if report is None else Total(report, _bytes_to_read(file, selection, verify))
+        total = None if report is None else Total(report, _bytes_to_read(file, selection, verify)).start()
         reader = _Reader(file, filename, dtype, threads, ring_size, verify, total)
         for where, group in selection.by_device().items():
             loaded.update(reader.load(group, where))

@@ -127,6 +127,11 @@ class Total:
 
         return report
 
+    def start(self) -> Total:
+        """Reports that nothing is done yet."""
+        self.add(0)
+        return self
+
     def add(self, nbytes: int) -> None:
         """Reports that so many bytes more are done."""
         with self._lock:

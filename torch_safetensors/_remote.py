@@ -87,7 +87,8 @@ def load_remote(
     device_of = dict(zip(selection.names, selection.devices, strict=True))
     loaded: dict[str, torch.Tensor] = {}
     with bar_or_callable(progress, checkpoint.source) as report:
-        total = None if report is None else Total(report, sum(file.nbytes(device_of) for file in checkpoint.files))
+        nbytes = sum(file.nbytes(device_of) for file in checkpoint.files)
+        total = None if report is None else Total(report, nbytes).start()
         for file in checkpoint.files:
             here = [name for name in file.names if name in device_of]
             if here or len(checkpoint.files) == 1:  # a stream is read, and held to its size, whatever is wanted of it

@@ -75,7 +75,7 @@ def save_sharded(
 
     total_size = sum(tensor.nbytes for tensor in content.tensors.values())
     with locked(folder), bar_or_callable(progress, folder) as report:
-        total = None if report is None else Total(report, total_size)
+        total = None if report is None else Total(report, total_size).start()
 
         def save(path: Path, shard: list[str]) -> None:
             part = {name: content.tensors[name] for name in shard}

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from helpers import assert_same, descriptors, listing
 
-from torch_safetensors import Writer, load_file, load_model, load_tensor, save, save_file, save_model
+from torch_safetensors import Writer, load_file, load_model, load_tensor, save, save_file, save_model, save_sharded
 
 #: Several of the pieces that are moved at a time, and small ones.
 TENSORS = {"large": torch.arange(8 << 20, dtype=torch.float32), **{f"s{i}": torch.ones(i) for i in range(200)}}
@@ -168,6 +169,53 @@ def test_a_writer_with_threads_is_told_of_one_at_a_time(path: Path) -> None:
 
 
 # --- who is told ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_load_of_some_tensors(path: Path, dtype: torch.dtype | None, verify: bool) -> None:
+    save_file(TENSORS, path, checksum=True)
+    calls = Calls()
+    loaded = load_file(path, names=["large", "s1*"], dtype=dtype, verify=verify, backend="pread", progress=calls)
+    nbytes = sum(TENSORS[name].nbytes for name in loaded)
+    calls.check(nbytes * (1 + verify), at_least=3)
+
+
+def test_a_checkpoint_in_several_files(tmp_path: Path) -> None:
+    saved = Calls()
+    save_sharded(TENSORS, tmp_path, max_shard_size=1000, progress=saved)
+    saved.check(NBYTES, at_least=20)
+    for options in ({}, {"rename": {"large": "l"}}):
+        calls = Calls()
+        load_file(tmp_path, backend="pread", progress=calls, **options)
+        calls.check(NBYTES, at_least=20)
+    model = Calls()
+    save_sharded(Layer(1.0), tmp_path, max_shard_size=1000, progress=model)
+    model.check(sum(parameter.nbytes for parameter in Layer(1.0).parameters()), at_least=2)
+
+
+def test_a_save_of_several_files_that_is_stopped_leaves_the_old_ones(tmp_path: Path) -> None:
+    save_sharded({"a": torch.ones(4)}, tmp_path)
+    with pytest.raises(StoppedError):
+        save_sharded(TENSORS, tmp_path, max_shard_size=1000, progress=stop)
+    assert listing(tmp_path) == ["model.safetensors"]
+    assert_same(load_file(tmp_path), {"a": torch.ones(4)})
+
+
+def test_a_url(path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe("/progress.safetensors", save(TENSORS))
+    calls = Calls()
+    try:
+        assert_same(load_file("memory://progress.safetensors", progress=calls), TENSORS)
+        calls.check(NBYTES, at_least=5)
+        some = Calls()
+        load_file("memory://progress.safetensors", names="s*", progress=some)
+        some.check(NBYTES - TENSORS["large"].nbytes, at_least=2)
+        with pytest.raises(StoppedError):
+            load_file("memory://progress.safetensors", progress=stop)
+    finally:
+        fs.rm("/progress.safetensors")
 
 
 def test_nobody_by_default(path: Path) -> None:
