@@ -1,0 +1,123 @@
+#include "stable/load.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "format/text.h"
+#include "stable/open_file.h"
+
+namespace torch_safetensors::stable {
+namespace {
+
+/// What stands for a path in errors about a buffer.
+const std::string kBytes = "bytes";
+
+void check_signature(const OpenFile& file, const format::TensorEntry& entry, const std::string& expect) {
+  if (const std::string found = format::signature(entry.dtype, entry.shape); found != expect) {
+    throw_malformed(file.source(), "tensor " + format::in_quotes(entry.name) + ": the file holds " + found +
+                                       " but " + format::printable(expect) + " is expected");
+  }
+}
+
+/// Every name was found, so the file has others where it has more.
+void check_exact(const OpenFile& file, Texts names) {
+  std::sort(names.begin(), names.end());
+  for (const format::TensorEntry& entry : file.header().tensors()) {
+    if (!std::binary_search(names.begin(), names.end(), entry.name)) {
+      throw_malformed(file.source(), "tensor " + format::in_quotes(entry.name) +
+                                         ": not expected: the file holds " +
+                                         std::to_string(file.header().tensors().size()) + " tensors but " +
+                                         std::to_string(names.size()) + " are expected");
+    }
+  }
+}
+
+}  // namespace
+
+std::pair<Texts, Texts> signatures(const std::string& filename) {
+  std::pair<Texts, Texts> result;
+  const OpenFile file(filename, "auto");
+  for (const format::TensorEntry& entry : file.header().tensors()) {
+    result.first.emplace_back(entry.name);
+    result.second.push_back(format::signature(entry.dtype, entry.shape));
+  }
+  return result;
+}
+
+Texts metadata(const std::string& filename) {
+  const OpenFile file(filename, "auto");
+  Texts flat;
+  if (file.header().metadata()) {
+    for (const auto& [key, value] : file.header().metadata()->pairs()) {
+      flat.emplace_back(key);
+      flat.emplace_back(value);
+    }
+  }
+  return flat;
+}
+
+std::vector<Tensor> load_tensors(const std::string& filename, const Texts& names, Device device,
+                                 std::string_view backend, const std::optional<Texts>& expect, bool exact) {
+  if (expect && expect->size() != names.size()) {
+    throw std::invalid_argument("expect has " + std::to_string(expect->size()) + " entries for " +
+                                std::to_string(names.size()) + " names");
+  }
+  const OpenFile file(filename, backend);
+  std::vector<const format::TensorEntry*> entries;
+  entries.reserve(names.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    entries.push_back(&file.entry(names[i]));
+    if (expect) {
+      check_signature(file, *entries.back(), (*expect)[i]);
+    }
+  }
+  if (exact) {
+    check_exact(file, names);
+  }
+  return file.read(entries, device);
+}
+
+void load_into(const std::string& filename, const std::string& name, Tensor out) {
+  const OpenFile file(filename, "auto");
+  const format::TensorEntry* const entries[] = {&file.entry(name)};
+  const TensorType type = tensor_type(file.source(), *entries[0]);
+  if (type.dtype != out.scalar_type() || !std::ranges::equal(type.sizes, out.sizes())) {
+    throw_malformed(file.source(), "tensor " + format::in_quotes(name) + ": the file holds " +
+                                       format::describe(entries[0]->dtype, entries[0]->shape) +
+                                       ", and the tensor to read into is another");
+  }
+  // torch's own copy: it checks whether `out` may be written, and counts its version.
+  torch::stable::copy_(out, file.read(entries, torch::headeronly::DeviceType::CPU).front());
+}
+
+std::pair<Texts, std::vector<Tensor>> load_bytes(const Tensor& data, Device device) {
+  if (data.scalar_type() != shared::ScalarType::Byte || data.dim() != 1) {
+    throw std::invalid_argument("data must be a 1-D uint8 tensor");
+  }
+  const Tensor buffer =
+      torch::stable::contiguous(torch::stable::to(data, Device(torch::headeronly::DeviceType::CPU)));
+  const std::string_view text(static_cast<const char*>(buffer.const_data_ptr()), buffer.numel());
+  uint64_t data_begin = 0;
+  const format::Header header = parse_header(kBytes, text, text.size(), data_begin);
+  std::pair<Texts, std::vector<Tensor>> loaded;
+  for (const format::TensorEntry& entry : header.tensors()) {
+    const TensorType type = tensor_type(kBytes, entry);
+    loaded.first.emplace_back(entry.name);
+    if (type.nbytes == 0 || device.type() == torch::headeronly::DeviceType::Meta) {
+      loaded.second.push_back(empty_tensor(type, device));
+      continue;
+    }
+    std::byte* copy = nullptr;
+    loaded.second.push_back(new_tensor(type, copy));
+    std::memcpy(copy, text.data() + data_begin + entry.begin, type.nbytes);
+    if (!device.is_cpu()) {
+      loaded.second.back() = torch::stable::to(loaded.second.back(), device);
+    }
+  }
+  return loaded;
+}
+
+}  // namespace torch_safetensors::stable
