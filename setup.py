@@ -152,9 +152,9 @@ MACROS = [("TORCH_SAFETENSORS_VERSION", f'"{VERSION}"')]
 setup(
     # Which torch its library is for stands in the version, so that wheels for several have names of their own.
     version=f"{VERSION}+torch{TORCH_RELEASE}",
-    # Here, since "license" in pyproject.toml has another form for setuptools before 77, which a Python of 2023 comes with.
+    # Here, since "license" in pyproject.toml has another form for setuptools before 77, which Python 3.11 brings.
     license="Apache-2.0",
-    # Any: where no build fits, the library of the stable ABI serves. One that is there has met it, so pip replaces nothing.
+    # Any: where no build fits, the library of the stable ABI serves. pip replaces no torch that is there for it.
     install_requires=["torch>=2.11"],
     ext_modules=[
         CppExtension(

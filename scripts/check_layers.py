@@ -28,9 +28,9 @@ def problems(path: Path) -> list[str]:
         included = match[1]
         if any(re.match(pattern, included) for pattern in FORBIDDEN):
             found.append(f"{name}:{number}: {included} is not to be included in csrc")
-        if name.startswith(STABLE_FILES) and re.match("torch/|ATen/|c10/", included):
-            if not included.startswith(STABLE_HEADERS):
-                found.append(f"{name}:{number}: {included} is not of torch's stable ABI")
+        of_torch = re.match("torch/|ATen/|c10/", included)
+        if of_torch and name.startswith(STABLE_FILES) and not included.startswith(STABLE_HEADERS):
+            found.append(f"{name}:{number}: {included} is not of torch's stable ABI")
         if included.startswith("rapidjson/") and not name.startswith(RAPIDJSON_USERS):
             found.append(f"{name}:{number}: {included} is not to be included outside {RAPIDJSON_USERS}")
     return found

@@ -7,7 +7,7 @@
 The same functions are operators, ``torch.ops.safetensors``, and a C++ library; README.md shows each.
 """
 
-from ._library import __version__, cmake_prefix_path, library_path  # isort: skip (registers the operators)
+from ._library import __version__, cmake_prefix_path, library_path, uses_stable_abi  # isort: skip (registers the operators)
 from . import _graphs
 from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
@@ -30,3 +30,8 @@ __all__ = [
     "save_file",
     "save_model",
 ]
+
+if uses_stable_abi:
+    from . import _stable
+
+    _stable.serve(globals(), __all__)

@@ -25,10 +25,12 @@ constexpr std::array kSchemas{
     "save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, bool fsync=False, "
     "bool checksum=False, int? alignment=None) -> ()",
     "load_into(str filename, str name, Tensor(a!) out) -> ()",
+    "prefetch(str filename, str[] names) -> ()",
+    "keys(str filename) -> str[]",
     // For the Python package alone.
     "_version() -> str",
     "_signatures(str filename) -> (str[], str[])",
-    "_flat_metadata(str filename) -> str[]",
+    "_load_all(str filename, Device device, str backend) -> (str[], Tensor[])",
     "_load_bytes(Tensor data, Device device) -> (str[], Tensor[])",
     "_save_bytes(str[] names, Tensor[] tensors, str[]? metadata) -> Tensor",
 };
@@ -101,8 +103,21 @@ void boxed_signatures(StableIValue* stack, uint64_t, uint64_t) {
   stack[1] = from(forms);
 }
 
-void boxed_flat_metadata(StableIValue* stack, uint64_t, uint64_t) {
-  stack[0] = from(metadata(Arguments(stack).text()));
+void boxed_keys(StableIValue* stack, uint64_t, uint64_t) { stack[0] = from(keys(Arguments(stack).text())); }
+
+void boxed_prefetch(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments take(stack);
+  const std::string filename = take.text();
+  prefetch(filename, take.texts());
+}
+
+void boxed_load_all(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments take(stack);
+  const std::string filename = take.text();
+  const Device device = take.device();
+  const auto [names, tensors] = load_all(filename, device, take.text());
+  stack[0] = from(names);
+  stack[1] = from(tensors);
 }
 
 void boxed_load_bytes(StableIValue* stack, uint64_t, uint64_t) {
@@ -150,9 +165,11 @@ STABLE_TORCH_LIBRARY_IMPL(safetensors, CompositeExplicitAutograd, m) {
   m.impl("load_tensors", &boxed_load_tensors);
   m.impl("save_tensors", &boxed_save_tensors);
   m.impl("load_into", &boxed_load_into);
+  m.impl("prefetch", &boxed_prefetch);
+  m.impl("keys", &boxed_keys);
   m.impl("_version", &boxed_version);
   m.impl("_signatures", &boxed_signatures);
-  m.impl("_flat_metadata", &boxed_flat_metadata);
+  m.impl("_load_all", &boxed_load_all);
   m.impl("_load_bytes", &boxed_load_bytes);
   m.impl("_save_bytes", &boxed_save_bytes);
 }

@@ -15,6 +15,14 @@ namespace {
 /// What stands for a path in errors about a buffer.
 const std::string kBytes = "bytes";
 
+Texts names_of(const format::Header& header) {
+  Texts names;
+  for (const format::TensorEntry& entry : header.tensors()) {
+    names.emplace_back(entry.name);
+  }
+  return names;
+}
+
 void check_signature(const OpenFile& file, const format::TensorEntry& entry, const std::string& expect) {
   if (const std::string found = format::signature(entry.dtype, entry.shape); found != expect) {
     throw_malformed(file.source(), "tensor " + format::in_quotes(entry.name) + ": the file holds " + found +
@@ -38,25 +46,33 @@ void check_exact(const OpenFile& file, Texts names) {
 }  // namespace
 
 std::pair<Texts, Texts> signatures(const std::string& filename) {
-  std::pair<Texts, Texts> result;
   const OpenFile file(filename, "auto");
+  Texts forms;
   for (const format::TensorEntry& entry : file.header().tensors()) {
-    result.first.emplace_back(entry.name);
-    result.second.push_back(format::signature(entry.dtype, entry.shape));
+    forms.push_back(format::signature(entry.dtype, entry.shape));
   }
-  return result;
+  return {names_of(file.header()), std::move(forms)};
 }
 
-Texts metadata(const std::string& filename) {
+Texts keys(const std::string& filename) { return names_of(OpenFile(filename, "auto").header()); }
+
+void prefetch(const std::string& filename, const Texts& names) {
   const OpenFile file(filename, "auto");
-  Texts flat;
-  if (file.header().metadata()) {
-    for (const auto& [key, value] : file.header().metadata()->pairs()) {
-      flat.emplace_back(key);
-      flat.emplace_back(value);
-    }
+  std::vector<const format::TensorEntry*> entries;
+  for (const std::string& name : names) {
+    entries.push_back(&file.entry(name));
   }
-  return flat;
+  file.will_need(entries);
+}
+
+std::pair<Texts, std::vector<Tensor>> load_all(const std::string& filename, Device device,
+                                               std::string_view backend) {
+  const OpenFile file(filename, backend);
+  std::vector<const format::TensorEntry*> entries;
+  for (const format::TensorEntry& entry : file.header().tensors()) {
+    entries.push_back(&entry);
+  }
+  return {names_of(file.header()), file.read(entries, device)};
 }
 
 std::vector<Tensor> load_tensors(const std::string& filename, const Texts& names, Device device,
@@ -102,22 +118,21 @@ std::pair<Texts, std::vector<Tensor>> load_bytes(const Tensor& data, Device devi
   const std::string_view text(static_cast<const char*>(buffer.const_data_ptr()), buffer.numel());
   uint64_t data_begin = 0;
   const format::Header header = parse_header(kBytes, text, text.size(), data_begin);
-  std::pair<Texts, std::vector<Tensor>> loaded;
+  std::vector<Tensor> tensors;
   for (const format::TensorEntry& entry : header.tensors()) {
     const TensorType type = tensor_type(kBytes, entry);
-    loaded.first.emplace_back(entry.name);
     if (type.nbytes == 0 || device.type() == torch::headeronly::DeviceType::Meta) {
-      loaded.second.push_back(empty_tensor(type, device));
+      tensors.push_back(empty_tensor(type, device));
       continue;
     }
     std::byte* copy = nullptr;
-    loaded.second.push_back(new_tensor(type, copy));
+    tensors.push_back(new_tensor(type, copy));
     std::memcpy(copy, text.data() + data_begin + entry.begin, type.nbytes);
     if (!device.is_cpu()) {
-      loaded.second.back() = torch::stable::to(loaded.second.back(), device);
+      tensors.back() = torch::stable::to(tensors.back(), device);
     }
   }
-  return loaded;
+  return {names_of(header), std::move(tensors)};
 }
 
 }  // namespace torch_safetensors::stable

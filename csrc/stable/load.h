@@ -19,8 +19,15 @@ using Texts = std::vector<std::string>;
 /// Names of a file's tensors, in the order of their data, and what its header says of each, as `F32[4,16]`.
 std::pair<Texts, Texts> signatures(const std::string& filename);
 
-/// The metadata of a file, flat: key, value, key, value.
-Texts metadata(const std::string& filename);
+/// Names of a file's tensors, in the order of their data.
+Texts keys(const std::string& filename);
+
+/// Has the system begin to read these tensors into memory.
+void prefetch(const std::string& filename, const Texts& names);
+
+/// All tensors of a file, with their names, in the order of their data.
+std::pair<Texts, std::vector<Tensor>> load_all(const std::string& filename, Device device,
+                                               std::string_view backend);
 
 /// Loads `names`. `expect` holds what the header must say of each; `exact` means that the file must hold
 /// these names and no others. Both are checked before any byte is used.

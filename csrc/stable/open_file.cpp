@@ -10,6 +10,7 @@
 #include "io/huge_pages.h"
 #include "io/mapping.h"
 #include "io/parallel_read.h"
+#include "io/will_need.h"
 #include "shared/filename.h"
 #include "torch_safetensors/errors.h"
 
@@ -95,6 +96,12 @@ std::vector<Tensor> OpenFile::read(std::span<const format::TensorEntry* const> e
     }
   }
   return tensors;
+}
+
+void OpenFile::will_need(std::span<const format::TensorEntry* const> entries) const {
+  for (const format::TensorEntry* entry : entries) {
+    io::will_need(file_, data_begin_ + entry->begin, entry->nbytes());
+  }
 }
 
 std::vector<Tensor> OpenFile::read_mapped(std::span<const format::TensorEntry* const> entries) const {

@@ -35,6 +35,9 @@ class OpenFile {
   /// The tensors, each in a storage of its own. What goes to another device is read into memory first.
   std::vector<Tensor> read(std::span<const format::TensorEntry* const> entries, Device device) const;
 
+  /// Has the system begin to read their bytes into memory (io/will_need.h).
+  void will_need(std::span<const format::TensorEntry* const> entries) const;
+
  private:
   format::Header read_header();
   std::vector<Tensor> read_mapped(std::span<const format::TensorEntry* const> entries) const;
