@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 #include <stdexcept>
 
 #include "format/text.h"
@@ -14,6 +15,20 @@ namespace {
 
 /// What stands for a path in errors about a buffer.
 const std::string kBytes = "bytes";
+
+/// As torch prints it.
+std::string in_brackets(std::span<const int64_t> sizes) {
+  std::string text = "[";
+  for (const int64_t size : sizes) {
+    text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+  }
+  return text + "]";
+}
+
+std::span<const int64_t> sizes_of(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return {sizes.data(), sizes.size()};
+}
 
 Texts names_of(const format::Header& header) {
   Texts names;
@@ -100,10 +115,11 @@ void load_into(const std::string& filename, const std::string& name, Tensor out)
   const OpenFile file(filename, "auto");
   const format::TensorEntry* const entries[] = {&file.entry(name)};
   const TensorType type = tensor_type(file.source(), *entries[0]);
-  if (type.dtype != out.scalar_type() || !std::ranges::equal(type.sizes, out.sizes())) {
-    throw_malformed(file.source(), "tensor " + format::in_quotes(name) + ": the file holds " +
-                                       format::describe(entries[0]->dtype, entries[0]->shape) +
-                                       ", and the tensor to read into is another");
+  if (type.dtype != out.scalar_type() || !std::ranges::equal(type.sizes, sizes_of(out))) {
+    throw std::invalid_argument(file.source() + ": tensor " + format::in_quotes(name) + ": the file holds " +
+                                toString(type.dtype) + " " + in_brackets(type.sizes) +
+                                " but the tensor to load into is " + toString(out.scalar_type()) + " " +
+                                in_brackets(sizes_of(out)));
   }
   // torch's own copy: it checks whether `out` may be written, and counts its version.
   torch::stable::copy_(out, file.read(entries, torch::headeronly::DeviceType::CPU).front());
@@ -111,7 +127,9 @@ void load_into(const std::string& filename, const std::string& name, Tensor out)
 
 std::pair<Texts, std::vector<Tensor>> load_bytes(const Tensor& data, Device device) {
   if (data.scalar_type() != shared::ScalarType::Byte || data.dim() != 1) {
-    throw std::invalid_argument("data must be a 1-D uint8 tensor");
+    throw std::invalid_argument("data must be a 1-D uint8 tensor, not " +
+                                std::string(toString(data.scalar_type())) + " of shape " +
+                                in_brackets(sizes_of(data)));
   }
   const Tensor buffer =
       torch::stable::contiguous(torch::stable::to(data, Device(torch::headeronly::DeviceType::CPU)));
