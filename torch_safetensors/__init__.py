@@ -8,7 +8,7 @@ The same functions are operators, ``torch.ops.safetensors``, and a C++ library; 
 """
 
 from ._library import __version__, cmake_prefix_path, library_path, uses_stable_abi  # isort: skip (registers the operators)
-from . import _graphs
+from . import _graphs, ops
 from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
 from ._models import load_model, save_model
@@ -25,6 +25,7 @@ __all__ = [
     "load_file",
     "load_model",
     "load_tensor",
+    "ops",
     "safe_open",
     "save",
     "save_file",
