@@ -115,6 +115,8 @@ def serve(names: dict[str, Any], public: list[str]) -> None:
             names[name] = served[name]
         elif callable(names[name]) and name not in _WORK_ANYWHERE:
             names[name] = _unavailable(name)
+    _explain_what_is_missing(torch.ops.safetensors, "torch.ops.safetensors")
+    _explain_what_is_missing(torch.classes.safetensors, "torch.classes.safetensors")
 
 
 def _unavailable(name: str) -> Any:
@@ -123,6 +125,21 @@ def _unavailable(name: str) -> Any:
 
     unavailable.__name__ = unavailable.__qualname__ = name
     return unavailable
+
+
+def _explain_what_is_missing(namespace: Any, name: str) -> None:
+    """Has the namespace raise, for what is not in it, an AttributeError that says what it needs."""
+    kind = type(namespace)
+
+    def get(self: Any, attribute: str) -> Any:
+        try:
+            return kind.__getattr__(self, attribute)
+        except (AttributeError, RuntimeError):  # of operators, of classes
+            if attribute.startswith("__"):
+                raise
+            raise AttributeError(str(needs_build(f"{name}.{attribute}"))) from None
+
+    namespace.__class__ = type(kind.__name__, (kind,), {"__getattr__": get})
 
 
 def _refuse(function: str, arguments: Mapping[str, Any]) -> None:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import torch
 
-from ._library import needs_build
-
 __all__ = [  # noqa: F822 (set below)
     "SafeOpen",
     "keys",
@@ -31,15 +29,13 @@ __all__ = [  # noqa: F822 (set below)
 
 _ops = torch.ops.safetensors
 
-for _name in __all__:
-    if hasattr(_ops, _name):
-        globals()[_name] = getattr(_ops, _name)
-if hasattr(_ops, "load_file"):
-    SafeOpen = torch.classes.safetensors.SafeOpen
+globals().update({name: getattr(_ops, name) for name in __all__ if hasattr(_ops, name)})
 
 
 def __getattr__(name: str) -> object:
-    """For what the library on torch's stable ABI has not: an error of one line."""
+    """The class, which torch looks up when it is used; and what only some libraries have, for its error."""
+    if name == "SafeOpen":
+        return torch.classes.safetensors.SafeOpen
     if name in __all__:
-        raise AttributeError(str(needs_build(f"torch_safetensors.ops.{name}")))
+        return getattr(_ops, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

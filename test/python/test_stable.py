@@ -186,6 +186,29 @@ assert torch.equal(model(torch.ones(4, 3)), torch.full((4, 2), 43.0))
     assert torch.equal(load_file(tmp_path / "results.safetensors")["y"], torch.full((4, 2), 4.0))
 
 
+def test_missing_operators_say_what_they_need(stable_package: Path) -> None:
+    code = """
+import torch, torch_safetensors
+from torch_safetensors import ops
+for missing in (
+    lambda: torch.ops.safetensors.load_file,
+    lambda: torch.classes.safetensors.SafeOpen,
+    lambda: ops.save_file,
+    lambda: ops.SafeOpen,
+):
+    try:
+        missing()
+    except AttributeError as error:
+        print(error)
+assert not hasattr(torch.ops.safetensors, "load_file")
+assert ops.load_tensors is torch.ops.safetensors.load_tensors
+"""
+    operators, classes = "torch.ops.safetensors", "torch.classes.safetensors"
+    names = [f"{operators}.load_file", f"{classes}.SafeOpen", f"{operators}.save_file", f"{classes}.SafeOpen"]
+    expected = [_message(name, "those for 2.99", other=True) for name in names]
+    assert run(code, site=stable_package).splitlines() == expected
+
+
 def test_packages_with_weights_apart_need_the_build(stable_package: Path) -> None:
     code = """
 try:
