@@ -116,25 +116,23 @@ print(json.dumps(stable_program.failures(sys.argv[1], pathlib.Path(sys.argv[2]))
     assert load_file(path).keys() == {"w"}
 
 
-@pytest.mark.parametrize(
-    ("tensors", "expected"),
-    [
-        ("{'a': x, 'b': x}", "RuntimeError tensor 'b': Some tensors share memory: it overlaps tensor 'a'"),
-        ("{'a': x.t()}", "ValueError tensor 'a': is not contiguous"),
-        ("{'a': x.to_sparse()}", "ValueError tensor 'a': is not dense"),
-        ("{'a': x.to(torch.complex32)}", "ValueError tensor 'a': the format has no dtype for ComplexHalf"),
-    ],
-)
-def test_what_cannot_be_saved(stable_package: Path, tmp_path: Path, tensors: str, expected: str) -> None:
-    code = f"""
+def test_what_cannot_be_saved(stable_package: Path, tmp_path: Path) -> None:
+    code = """
 import torch, torch_safetensors
 x = torch.ones(2, 3)
-try:
-    torch_safetensors.save_file({tensors}, sys.argv[1])
-except Exception as error:
-    print(type(error).__name__, error)
+for tensors in {"a": x, "b": x}, {"a": x.t()}, {"a": x.to_sparse()}, {"a": x.to(torch.complex32)}:
+    try:
+        torch_safetensors.save_file(tensors, sys.argv[1])
+    except Exception as error:
+        print(type(error).__name__, error)
 """
-    assert run(code, tmp_path / "x", site=stable_package).startswith(expected)
+    assert run(code, tmp_path / "x", site=stable_package).splitlines() == [
+        "RuntimeError tensor 'b': Some tensors share memory: it overlaps tensor 'a'; save a .clone() of one",
+        "ValueError tensor 'a': is not contiguous; call .contiguous() first, or if it is a view of another tensor, "
+        "save that one",
+        "ValueError tensor 'a': is not dense, and the format holds dense tensors; call .to_dense() first",
+        "ValueError tensor 'a': the format has no dtype for ComplexHalf; save torch.view_as_real(tensor) instead",
+    ]
     assert not (tmp_path / "x").exists()
 
 
