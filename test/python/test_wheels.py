@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from installed import RELEASE, ROOT, SANITIZE
 
 pytestmark = [
@@ -74,11 +75,11 @@ def wheels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return {wheel.name.split("-")[1].partition("+")[2]: wheel for wheel in found}
 
 
-def environment(folder: Path, wheel: Path, torch: Path) -> Path:
-    """A fresh environment that sees what the torch's has, with the wheel installed; its Python."""
+def environment(folder: Path, wheel: Path, other: Path) -> Path:
+    """A fresh environment that sees the packages of another one, torch's, with the wheel installed; its Python."""
     has_torch = "import torch, pathlib; print(pathlib.Path(torch.__file__).parents[1])"
-    packages = run(torch / "bin/python", "-c", has_torch, cwd=folder).splitlines()[-1]
-    run(torch / "bin/python", "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
+    packages = run(other / "bin/python", "-c", has_torch, cwd=folder).splitlines()[-1]
+    run(other / "bin/python", "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
     python = folder / "venv/bin/python"
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
     (site / "torch.pth").write_text(packages)
@@ -87,8 +88,8 @@ def environment(folder: Path, wheel: Path, torch: Path) -> Path:
     return python
 
 
-def release_of(torch: Path) -> str:
-    text = run(torch / "bin/python", "-c", "import torch; print(torch.__version__)", cwd=torch)
+def release_of(other: Path) -> str:
+    text = run(other / "bin/python", "-c", "import torch; print(torch.__version__)", cwd=other)
     return ".".join(text.splitlines()[-1].split(".")[:2])
 
 
@@ -107,18 +108,45 @@ def test_names_and_licence(wheels: dict[str, Path]) -> None:
         assert releases_in(wheel) == {local.removeprefix("torch")} if local else len(releases_in(wheel)) >= 2
 
 
-@pytest.mark.parametrize("torch", TORCHES, ids=str)
-def test_every_wheel_works(wheels: dict[str, Path], torch: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", TORCHES, ids=str)
+def test_every_wheel_works(wheels: dict[str, Path], other: Path, tmp_path: Path) -> None:
     """Imports, loads, saves, in eager code, graphs and scripts; by the library for this torch where there is one."""
-    release = release_of(torch)
+    release = release_of(other)
     for local, wheel in wheels.items():
         folder = tmp_path / (local or "all")
         folder.mkdir()
-        python = environment(folder, wheel, torch)
+        python = environment(folder, wheel, other)
         library = "build" if release in releases_in(wheel) else "stable"
         (folder / "data").mkdir()
         user = [python, "-W", "error", "-W", "ignore::DeprecationWarning", ROOT / "test/python/wheel_user.py"]
         run(*user, folder / "data", library, cwd=folder, path=str(python.parent))  # no compiler in it
+
+
+CMAKE_PROJECT = """
+cmake_minimum_required(VERSION 3.18)
+project(user LANGUAGES CXX)
+find_package(torch_safetensors REQUIRED)
+get_target_property(library torch_safetensors::torch_safetensors IMPORTED_LOCATION)
+message(STATUS "library: ${library}")
+"""
+
+
+def test_cmake_finds_the_library_for_its_torch(wheels: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(CMAKE_PROJECT)
+    for local, wheel in wheels.items():
+        site = tmp_path / f"site{local}"
+        zipfile.ZipFile(wheel).extractall(site)
+        search = f"-DCMAKE_PREFIX_PATH={site}/torch_safetensors/share/cmake;{torch.utils.cmake_prefix_path}"
+        build = tmp_path / f"build{local}"
+        done = subprocess.run(["cmake", "-S", tmp_path, "-B", build, search], capture_output=True, text=True)
+        if RELEASE in releases_in(wheel):
+            library = site / f"torch_safetensors/lib/torch{RELEASE.replace('.', '_')}/libtorch_safetensors.so"
+            assert f"library: {library}\n" in done.stdout
+            assert library.is_file()
+        else:
+            builds = ", ".join(sorted(releases_in(wheel)))
+            text = " ".join(done.stderr.split())
+            assert f"torch_safetensors was built for torch {builds}, but the torch found is {RELEASE}:" in text
 
 
 def test_wheels_of_other_sources_are_not_merged(wheel: Path, tmp_path: Path) -> None:
