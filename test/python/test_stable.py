@@ -229,6 +229,20 @@ except ImportError as error:
     assert run(code, site=tmp_path) == f"{_message('torch_safetensors', 'none')}\n"
 
 
+def test_a_torch_that_is_too_old(stable_package: Path) -> None:
+    """Its stable ABI has not all that is needed."""
+    code = """
+import torch
+torch.__version__ = "2.10.1"
+try:
+    import torch_safetensors
+except ImportError as error:
+    print(error)
+"""
+    expected = _message("torch_safetensors", "those for 2.99", other=True).replace(RELEASE, "2.10")
+    assert run(code, site=stable_package) == f"{expected}\n"
+
+
 def _message(what: str, there: str, *, other: bool = False) -> str:
     rebuild = "build it in its source folder: pip install --no-build-isolation --force-reinstall --no-deps ."
     remedy = f"install one of these releases of torch, or {rebuild}" if other else rebuild
