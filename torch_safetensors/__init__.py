@@ -7,8 +7,8 @@
 The same functions are operators, ``torch.ops.safetensors``, and a C++ library; README.md shows each.
 """
 
-from ._library import __version__, cmake_prefix_path, library_path  # isort: skip (registers the operators)
-from . import _graphs
+from ._library import __version__, cmake_prefix_path, library_path, uses_stable_abi  # isort: skip (registers the operators)
+from . import _graphs, ops
 from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
 from ._iterate import iter_tensors
@@ -31,6 +31,7 @@ __all__ = [
     "load_file",
     "load_model",
     "load_tensor",
+    "ops",
     "recover",
     "replace_tensor",
     "safe_open",
@@ -39,3 +40,8 @@ __all__ = [
     "save_model",
     "save_sharded",
 ]
+
+if uses_stable_abi:
+    from . import _stable
+
+    _stable.serve(globals(), __all__)
