@@ -11,6 +11,7 @@ from ._library import __version__, cmake_prefix_path, library_path  # isort: ski
 from . import _graphs
 from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
+from ._install import install, uninstall
 from ._iterate import iter_tensors
 from ._models import load_model, save_model
 from ._safe_open import safe_open
@@ -22,6 +23,7 @@ __all__ = [
     "SafetensorError",
     "__version__",
     "cmake_prefix_path",
+    "install",
     "iter_tensors",
     "library_path",
     "load",
@@ -33,4 +35,5 @@ __all__ = [
     "save_file",
     "save_model",
     "save_sharded",
+    "uninstall",
 ]
