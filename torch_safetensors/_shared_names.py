@@ -22,7 +22,7 @@ def storage_ptr(tensor: torch.Tensor) -> int:
     """The address of the tensor's storage; 0 if it has none, as on ``meta``."""
     try:
         return tensor.untyped_storage().data_ptr()
-    except (NotImplementedError, RuntimeError):  # fake tensors, and subclasses that wrap others
+    except (NotImplementedError, RuntimeError):  # sparse tensors, and subclasses that wrap others
         return 0
 
 
@@ -59,9 +59,9 @@ def find_shared_tensors(state_dict: Mapping[str, torch.Tensor]) -> list[set[str]
     return filter_shared_not_shared(by_storage.values(), state_dict)
 
 
-def filter_shared_not_shared(groups: Iterable[set[str]], state_dict: Mapping[str, torch.Tensor]) -> list[set[str]]:
+def filter_shared_not_shared(tensors: Iterable[set[str]], state_dict: Mapping[str, torch.Tensor]) -> list[set[str]]:
     """Splits names of one storage where the ranges of their elements do not meet."""
-    return [part for group in groups for part in ([group] if len(group) < 2 else _split(group, state_dict))]
+    return [part for group in tensors for part in ([group] if len(group) < 2 else _split(group, state_dict))]
 
 
 def _split(group: set[str], state_dict: Mapping[str, torch.Tensor]) -> list[set[str]]:

@@ -77,8 +77,7 @@ def _view2torch(safeview: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, 
 
 def _evaluate_tensors_for_save(tensors: dict[str, torch.Tensor]) -> None:
     """Raises what :func:`save_file` would."""
-    operator_tensors(tensors)
-    torch.ops.safetensors._saved_size(dict(tensors), None, False)
+    torch.classes.safetensors._PythonSave(*operator_tensors(tensors), None, False)
 
 
 def _flatten_as_ptr(tensors: dict[str, torch.Tensor], keep_alive_buffer: list[Any]) -> dict[str, TensorSpec]:
