@@ -127,9 +127,11 @@ def _bindings(objects: list[Any]) -> Iterator[tuple[str, dict[str, Any], str, An
     """Where modules hold one of the objects: the module's name, its variables, the variable and the object."""
     wanted = set(map(id, objects))
     for module, variables in _modules():
-        for name, value in variables.copy().items():
-            if id(value) in wanted:
-                yield module, variables, name, value
+        variables_now = variables.copy()  # other threads may change it
+        if not wanted.isdisjoint(map(id, variables_now.values())):  # in few modules
+            for name, value in variables_now.items():
+                if id(value) in wanted:
+                    yield module, variables, name, value
 
 
 def _modules() -> Iterator[tuple[str, dict[str, Any]]]:

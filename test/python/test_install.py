@@ -269,7 +269,7 @@ def test_threads_agree(client) -> None:
 
     def work(seed: int) -> None:
         try:
-            for i in range(50):
+            for i in range(20):
                 (ts.install if (i + seed) % 2 else ts.uninstall)()
         except BaseException as error:
             failures.append(error)

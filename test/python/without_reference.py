@@ -101,8 +101,7 @@ def check_modules_for_other_frameworks_are_missing(folder: Path) -> None:
 def check_uninstall_leaves_nothing(folder: Path) -> None:
     before = dict(sys.modules), list(sys.meta_path)
     with installed():
-        import safetensors.torch
-
+        importlib.import_module("safetensors.torch")
         ts.install()
         assert len(sys.meta_path) == len(before[1]) + 1
     assert (dict(sys.modules), list(sys.meta_path)) == before
