@@ -18,8 +18,25 @@ from ._safe_open import safe_open
 
 __all__ = ["install", "uninstall"]
 
-#: What the reference's modules get of ours. The rest there works as it is, and is for all frameworks.
-_REPLACED = ("load", "load_file", "load_model", "safe_open", "save", "save_file", "save_model")
+#: What the reference's modules get of ours. The rest there is for all frameworks, or belongs to that.
+_REPLACED = (
+    "load",
+    "load_file",
+    "load_model",
+    "safe_open",
+    "save",
+    "save_file",
+    "save_model",
+    "storage_ptr",
+    "storage_size",
+    "_end_ptr",
+    "_filter_shared_not_shared",
+    "_find_shared_tensors",
+    "_getdtype",
+    "_is_complete",
+    "_remove_duplicate_names",
+    "_view2torch",
+)
 #: The modules of the reference in which that is replaced: those for other frameworks go on with their own.
 _REFERENCE = ("safetensors", "safetensors.torch", "safetensors._safetensors_rust")
 
@@ -84,7 +101,7 @@ def _import_reference() -> ModuleType | None:
 
 def _replace(reference: ModuleType, undo: contextlib.ExitStack) -> None:
     package = sys.modules["safetensors"]
-    pairs = [(getattr(reference, name), getattr(torch_module, name)) for name in _REPLACED]
+    pairs = [(getattr(reference, name), getattr(torch_module, name)) for name in _REPLACED if hasattr(reference, name)]
     SafetensorError.__bases__ = (RuntimeError, package.SafetensorError)
     undo.callback(setattr, SafetensorError, "__bases__", (RuntimeError,))
     safe_open._for_other_frameworks = reference.safe_open

@@ -25,14 +25,18 @@ import torch
 from without_reference import CHECKS
 
 import torch_safetensors as ts
+import torch_safetensors.torch
 
 HERE = Path(__file__).parent
-NAMES = ("load", "load_file", "load_model", "safe_open", "save", "save_file", "save_model")
+PUBLIC = ("load", "load_file", "load_model", "safe_open", "save", "save_file", "save_model")
+PRIVATE = ("storage_ptr", "_find_shared_tensors", "_remove_duplicate_names", "_getdtype")
+NAMES = PUBLIC + PRIVATE
 REFERENCE = {name: getattr(safetensors.torch, name) for name in NAMES}
-OURS = {name: getattr(ts, name) for name in NAMES}
+OURS = {name: getattr(torch_safetensors.torch, name) for name in NAMES}
 CLIENT = """
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, load_file, load_model, save, save_file as store, save_model
+from safetensors.torch import storage_ptr, _find_shared_tensors, _remove_duplicate_names, _getdtype
 """
 
 
@@ -77,6 +81,7 @@ def test_modules_imported_before_after_and_since(client) -> None:
 
 def test_the_modules_of_the_reference(client) -> None:
     ts.install()
+    assert {name: OURS[name] for name in PUBLIC} == {name: getattr(ts, name) for name in PUBLIC}
     assert {name: getattr(safetensors.torch, name) for name in NAMES} == OURS
     assert safetensors.safe_open is safetensors._safetensors_rust.safe_open is ts.safe_open
     ts.uninstall()
