@@ -22,7 +22,7 @@ import safetensors
 import safetensors.numpy
 import safetensors.torch
 import torch
-from without_reference import CHECKS
+from without_reference import CHECKS, link_packages
 
 import torch_safetensors as ts
 import torch_safetensors.torch
@@ -334,11 +334,7 @@ assert sys.meta_path == before
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What fails in a Python that has every package but the reference."""
-    packages = tmp_path_factory.mktemp("packages")
-    for folder in [Path(entry) for entry in sys.path if Path(entry).name == "site-packages"]:
-        for entry in folder.iterdir():
-            if not (entry.name.startswith("safetensors") or (packages / entry.name).is_symlink()):
-                (packages / entry.name).symlink_to(entry)
+    packages = link_packages(tmp_path_factory.mktemp("packages"))
     folder = str(tmp_path_factory.mktemp("without"))
     code = f"import sys; sys.argv[1:] = [{folder!r}]; import without_reference; without_reference.main()"
     done = run(code, [HERE, ROOT, packages], "-S")

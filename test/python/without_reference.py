@@ -21,6 +21,17 @@ import torch
 
 import torch_safetensors as ts
 
+
+def link_packages(folder: Path) -> Path:
+    """Fills a folder for ``PYTHONPATH`` with all packages of this Python but ``safetensors``, for ``python -S``."""
+    for site in [Path(entry) for entry in sys.path if Path(entry).name == "site-packages"]:
+        for entry in site.iterdir():
+            link = folder / entry.name
+            if not (entry.name.startswith("safetensors") or link.is_symlink()):
+                link.symlink_to(entry)
+    return folder
+
+
 TENSORS = {"w": torch.arange(4.0), "b": torch.ones(2, dtype=torch.bfloat16)}
 
 
