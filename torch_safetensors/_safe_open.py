@@ -231,6 +231,9 @@ class SafeSlice:
         Raises:
             IndexError, ValueError, TypeError: as torch raises them for ``tensor[index]``.
         """
+        if index is Ellipsis:  # what transformers asks for
+            tensor: torch.Tensor = self._call("get_tensor")
+            return tensor
         if type(index) is slice and self._shape and _is_forward(index):
             rows: torch.Tensor = self._call("get_slice", 0, index.start, index.stop, index.step or 1)
             return rows
