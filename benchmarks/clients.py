@@ -9,6 +9,7 @@ medians. What is loaded is also read, once per page. The packages are those of r
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import json
 import os
@@ -98,10 +99,11 @@ def perceptron(size: Size) -> torch.nn.Module:
 def dispatch(folder: Path, size: Size) -> Action:
     accelerate = importlib.import_module("accelerate")
     torch_safetensors.save_sharded(perceptron(size), folder, max_shard_size="20MB")
+    with accelerate.init_empty_weights():
+        empty = perceptron(size)
 
     def load() -> None:
-        with accelerate.init_empty_weights():
-            model = perceptron(size)
+        model = copy.deepcopy(empty)
         accelerate.load_checkpoint_and_dispatch(model, folder, device_map={"": "cpu"})
         touch(model.state_dict())
 
