@@ -152,6 +152,8 @@ def test_lazy_modules_are_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 class Refuses:
+    __slots__ = ()
+
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError(f"touched: {name}")
 
