@@ -58,6 +58,7 @@ def replace_by_single(folder: Path, save: Callable[[Path], None]) -> None:
     save(folder / _SINGLE)
     # Who looks for a checkpoint takes this file, whether there is an index or not: it may go first.
     _remove(folder, [_INDEX, *(before - {_SINGLE, _INDEX})])
+    _remove_dead(folder)
 
 
 def replace_by_shards(folder: Path, shards: Shards, save: Save, index: Index) -> None:
@@ -83,6 +84,7 @@ def replace_by_shards(folder: Path, shards: Shards, save: Save, index: Index) ->
         _remove(folder, written)
         raise
     _remove(folder, [_SINGLE, *(before - {_SINGLE, _INDEX})])
+    _remove_dead(folder)
     if files != plain:
         _rename(folder, shards, files, plain, index)
 
@@ -111,6 +113,11 @@ def _files_of_checkpoint(folder: Path) -> set[str]:
 def _remove(folder: Path, files: Iterable[str]) -> None:
     for file in files:
         (folder / file).unlink(missing_ok=True)
+
+
+def _remove_dead(folder: Path) -> None:
+    """Temporary files of saves that were killed: the next one to the same name would, but that may not come."""
+    _ops._remove_dead_files(operator_filename(folder))
 
 
 @contextlib.contextmanager

@@ -34,8 +34,7 @@ TEST(RecordTest, FindsAWeightUnderAnotherNameInAFile) {
   const Record record(metadata());
   const std::string json = R"({"tied":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
   const io::TestDirectory directory;
-  const tensors::Checkpoint file(write_safetensors(directory / "m", json, std::string(8, 0)),
-                                 "auto");
+  const tensors::Checkpoint file(write_safetensors(directory / "m", json, std::string(8, 0)), "auto");
   EXPECT_EQ(record.find_in(file, *record.weight("w"))->name, "tied");
   EXPECT_EQ(record.find_in(file, *record.weight("b")), nullptr);
 }
