@@ -11,6 +11,7 @@ from ._library import __version__, cmake_prefix_path, library_path, uses_stable_
 from . import _graphs, ops
 from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
+from ._install import install, uninstall
 from ._iterate import iter_tensors
 from ._models import load_model, save_model
 from ._replace import recover, replace_tensor
@@ -25,6 +26,7 @@ __all__ = [
     "Writer",
     "__version__",
     "cmake_prefix_path",
+    "install",
     "iter_tensors",
     "library_path",
     "load",
@@ -39,6 +41,7 @@ __all__ = [
     "save_file",
     "save_model",
     "save_sharded",
+    "uninstall",
 ]
 
 if uses_stable_abi:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -14,6 +14,9 @@ from ._errors import SafetensorError, translate
 from ._prefetch import PrefetchLoader, PrefetchPlan, rows_of
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
+
+
+_FRAMEWORKS = ("pt", "torch", "pytorch")
 
 
 class TensorMeta(NamedTuple):
@@ -47,6 +50,26 @@ class safe_open:  # noqa: N801 (the reference's name)
     ...         tensor = file.get_tensor(name)
     """
 
+    #: The reference's class, for frameworks that it alone knows, while :func:`install` has put this one in its place.
+    _for_other_frameworks: ClassVar[type | None] = None
+
+    def __new__(
+        cls,
+        filename: PathLike,
+        framework: str = "pt",
+        device: DeviceLike = "cpu",
+        *,
+        backend: str = "auto",
+    ) -> safe_open:
+        if cls._for_other_frameworks is not None and framework not in _FRAMEWORKS:
+            options = {} if backend == "auto" else {"backend": backend}
+            handle: safe_open = cls._for_other_frameworks(filename, framework, device, **options)
+            return handle
+        return super().__new__(cls)
+
+    def __getnewargs__(self) -> tuple[PathLike]:
+        return (self._filename,)
+
     def __init__(
         self,
         filename: PathLike,
@@ -55,7 +78,7 @@ class safe_open:  # noqa: N801 (the reference's name)
         *,
         backend: str = "auto",
     ) -> None:
-        if framework not in ("pt", "torch", "pytorch"):
+        if framework not in _FRAMEWORKS:
             raise ValueError(f"framework: {framework!r} is not one of 'pt', 'torch', 'pytorch'")
         self._filename = filename
         self._device = operator_device(device)
@@ -208,6 +231,9 @@ class SafeSlice:
         Raises:
             IndexError, ValueError, TypeError: as torch raises them for ``tensor[index]``.
         """
+        if index is Ellipsis:  # what transformers asks for
+            tensor: torch.Tensor = self._call("get_tensor")
+            return tensor
         if type(index) is slice and self._shape and _is_forward(index):
             rows: torch.Tensor = self._call("get_slice", 0, index.start, index.stop, index.step or 1)
             return rows
