@@ -1,6 +1,6 @@
 # Each target is a script in scripts/, which does the set-up it needs: nothing has to run first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format sanitize fuzz torture wheel test-wheels clean distclean
+.PHONY: help demo test bench lint format sanitize fuzz torture docs wheel test-wheels clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ fuzz: ## look for bad input that gets through, a minute with each fuzzer (FUZZ_S
 
 torture: ## the long form of the tests with kills, faults, crowds and endless repetition (ten minutes)
 	@scripts/torture.sh
+
+docs: ## build the documentation into build/site
+	@scripts/docs.sh
 
 wheel: ## build a wheel into dist/, or one for several releases of torch (TORCH="2.11.0 2.13.0")
 	@scripts/wheel.sh $(TORCH)

@@ -4,11 +4,18 @@
 #include "packages/python_package.h"
 #include "tensors/expect.h"
 #include "tensors/load.h"
+#include "tensors/piecewise_load.h"
 #include "tensors/prefetch.h"
+#include "tensors/python_checkpoint.h"
 #include "tensors/python_load.h"
+#include "tensors/python_progress.h"
 #include "tensors/python_save.h"
+#include "tensors/python_writer.h"
+#include "tensors/replace_tensor.h"
 #include "tensors/safe_open.h"
 #include "tensors/save_plan.h"
+#include "tensors/source_header.h"
+#include "torch_safetensors/replace.h"
 #include "torch_safetensors/torch_safetensors.h"
 
 namespace torch_safetensors {
@@ -109,6 +116,22 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          touches_files("_load(Tensor data, Device device, bool copy, bool verify) -> "
                        "(str[], Tensor[], __torch__.torch.classes.safetensors._PythonLoad?)"),
          TORCH_FN(tensors::python_load));
+  define(m, torch::schema("_header_size(str source, Tensor prefix, int? file_size) -> int"),
+         TORCH_FN(tensors::header_size));
+  m.class_<tensors::SourceHeader>("_SourceHeader")
+      .def(torch::init<std::string, at::Tensor, std::optional<int64_t>>())
+      .def("keys", &tensors::SourceHeader::keys)
+      .def("nbytes", &tensors::SourceHeader::nbytes)
+      .def("data_begin", &tensors::SourceHeader::data_begin)
+      .def("end", &tensors::SourceHeader::end)
+      .def("check_data_size", &tensors::SourceHeader::check_data_size);
+  m.class_<tensors::PiecewiseLoad>("_PiecewiseLoad")
+      .def(torch::init<c10::intrusive_ptr<tensors::SourceHeader>, std::optional<std::vector<std::string>>,
+                       std::vector<c10::Device>, bool, int64_t, int64_t>())
+      .def("threads", &tensors::PiecewiseLoad::threads)
+      .def("next", &tensors::PiecewiseLoad::next)
+      .def("finish", &tensors::PiecewiseLoad::finish)
+      .def("take", &tensors::PiecewiseLoad::take);
   define(
       m,
       touches_files("_saved_size(Dict(str, Tensor) tensors, Dict(str, str)? metadata, bool checksum) -> int"),
@@ -129,11 +152,26 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          touches_files("_check_model(str filename, str class_name, Dict(str, Tensor) tensors, "
                        "str[] may_be_missing, bool strict) -> (str[], str[])"),
          TORCH_FN(modules::check_model_dict));
+  define(m, touches_files("_dropped_names(Dict(str, Tensor) tensors) -> Dict(str, str)"),
+         TORCH_FN(modules::dropped_names));
+  define(m, touches_files("_parse_index(str source, Tensor json) -> (str[], str[])"),
+         TORCH_FN(tensors::parse_index));
+  define(m, touches_files("_remove_dead_files(str directory) -> ()"), TORCH_FN(tensors::remove_dead_files));
+  define(m, touches_files("_write_file(str filename, Tensor data, bool fsync) -> str"),
+         TORCH_FN(tensors::write_file));
   define(m,
          touches_files("_save_model(str filename, str names, int[] name_sizes, Tensor[][] tensors, "
                        "Dict(str, str)? metadata, bool force_contiguous, bool fsync, bool checksum, "
                        "int alignment) -> str"),
          TORCH_FN(modules::save_model_for_python));
+
+  // Python implements it: see python_progress.h.
+  m.def(touches_files("_report(int done, int total) -> ()"));
+  define(m, touches_files("_report_to_python(bool report) -> ()"), TORCH_FN(tensors::report_to_python));
+
+  define(m, touches_files("_replace_tensor(str filename, str name, Tensor[][] tensor) -> ()"),
+         TORCH_FN(tensors::replace_for_python));
+  define(m, touches_files("_recover(str filename) -> bool"), TORCH_FN(recover));
 
   m.class_<tensors::SafeOpen>("SafeOpen")
       .def(torch::init<std::string, c10::Device, std::string>(), "",
@@ -156,7 +194,9 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       .def("_size", &tensors::SafeOpen::size)
       .def("_contains", &tensors::SafeOpen::contains)
       .def("_has_metadata", &tensors::SafeOpen::has_metadata)
+      .def("_filename", &tensors::SafeOpen::get_filename)
       .def("_data_offsets", &tensors::SafeOpen::get_data_offsets)
+      .def("_get_tensors", &tensors::SafeOpen::get_tensors_on)
       .def("_get_meta", &tensors::SafeOpen::get_meta)
       .def("_get_view", &tensors::SafeOpen::get_view)
       // Lambdas, since def_pickle takes nothing else.
@@ -181,6 +221,12 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
                        bool>())
       .def("size", &tensors::PythonSave::size)
       .def("write_to", &tensors::PythonSave::write_to);
+  m.class_<tensors::PythonWriter>("_Writer")
+      .def(torch::init<std::string, std::string, std::vector<int64_t>, tensors::WrappedTensors,
+                       std::optional<Metadata>, bool, bool, int64_t>())
+      .def("write", &tensors::PythonWriter::write)
+      .def("close", &tensors::PythonWriter::close)
+      .def("abort", &tensors::PythonWriter::abort);
 }
 
 }  // namespace torch_safetensors

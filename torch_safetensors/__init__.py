@@ -11,25 +11,34 @@ from ._library import __version__, cmake_prefix_path, library_path, uses_stable_
 from . import _graphs, ops
 from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
+from ._iterate import iter_tensors
 from ._models import load_model, save_model
+from ._replace import recover, replace_tensor
 from ._safe_open import safe_open
+from ._sharded import save_sharded
+from ._writer import Writer
 
 _graphs.register()
 
 __all__ = [
     "SafetensorError",
+    "Writer",
     "__version__",
     "cmake_prefix_path",
+    "iter_tensors",
     "library_path",
     "load",
     "load_file",
     "load_model",
     "load_tensor",
     "ops",
+    "recover",
+    "replace_tensor",
     "safe_open",
     "save",
     "save_file",
     "save_model",
+    "save_sharded",
 ]
 
 if uses_stable_abi:

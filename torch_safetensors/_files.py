@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -22,6 +23,11 @@ from ._arguments import (
 from ._buffers import Buffer, as_tensor, bytes_of, new_bytes
 from ._errors import translate
 from ._gc import gc_paused
+from ._iterate import load_selected
+from ._progress import Progress, reporting
+from ._remote import is_remote, load_remote, open_remote
+from ._selection import DeviceMap, Names, Rename, is_selective
+from ._torch_private import outside_of_graphs
 
 __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 
@@ -33,58 +39,110 @@ _MAX_SMALL_SIZE = 1 << 16
 
 
 def load_file(
-    filename: PathLike,
-    device: DeviceLike = "cpu",
+    filename: PathLike | BinaryIO,
+    device: DeviceLike | DeviceMap = "cpu",
     *,
     backend: str = "auto",
     threads: int | None = None,
     ring_size: int | None = None,
     verify: bool = False,
+    names: Names | None = None,
+    dtype: torch.dtype | None = None,
+    rename: Rename | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Progress = None,
 ) -> dict[str, torch.Tensor]:
-    """Loads all tensors of a file.
+    """Loads the tensors of a checkpoint, by default all of them.
 
     Args:
-        filename: any path the operating system allows.
-        device: where the tensors shall be; everything ``torch.device`` takes. ``"meta"`` reads the header alone.
+        filename: a safetensors file; the index of a checkpoint in several files, whose name ends in ``.json``; or a
+            directory, of which ``model.safetensors`` or, without it, its index is loaded, or else the only checkpoint
+            that it holds. Any path the operating system allows. Or the URL of a file or an index that fsspec knows
+            (a str: ``https://``, ``s3://``, ``memory://``, and so on); or a file object, open for reading bytes, which
+            is read from its position to its end.
+        device: where the tensors shall be; everything ``torch.device`` takes. ``"meta"`` reads the header alone. Or a
+            mapping from prefixes of names to devices: ``{"encoder": "cuda:0", "": "cpu"}``, of which the longest
+            counts, in whole parts of names.
         backend: ``"mmap"``: lazy, as private copy-on-write pages; do not truncate the file while tensors live.
             ``"pread"``: read at once, by several threads, into memory of their own; immune to later changes of the
             file. ``"auto"``: mmap on local file systems, pread on network and FUSE ones. For devices other than the
             CPU the file is always read.
         threads: so many threads read for another device; by default ``$TORCH_SAFETENSORS_THREADS``, or 8, or as many
-            as there are cores.
+            as there are cores. From URLs and regular files that are open, 8 by default; what can only be read from
+            its beginning to its end is read by one.
         ring_size: bytes of host memory, pinned where the device can, through which tensors travel to it; by default
             ``$TORCH_SAFETENSORS_RING_SIZE``, or 256 MiB.
         verify: compare the data with the checksums that the file was saved with (``save_file(..., checksum=True)``),
             before it returns. Reads all of it; what goes to another device is read twice.
+        names: the names, or glob patterns (``"encoder.*"``), of those to load.
+        dtype: what floating-point tensors shall be converted to, one by one as they are read: never are all there in
+            both dtypes. Others are loaded as they are.
+        rename: a mapping from names in the file to others, or a function that gives the new name, as
+            ``lambda name: name.removeprefix("_orig_mod.")``.
+        storage_options: for fsspec's file system, with a URL: credentials, ``headers``, and so on.
+        progress: True shows a bar on stderr with tqdm where it takes over a second. A function is called with the bytes
+            done and those of all tensors that are read, twice those with ``verify``: first with 0, last with all, on
+            this thread (from URLs and file objects: on the one that reads, one at a time). What it raises stops the
+            load. Of a mapped file nothing is read here: it is done at once.
 
     Returns:
-        The tensors by name, in the order of their data in the file. Each has a storage of its own of exactly its
-        own bytes, writable, not resizable. Writing to one never changes the file.
+        The tensors by name, in the order of their data in the file; of several files, in that of their names. Each has
+        a storage of its own of exactly its own bytes, writable, not resizable. Writing to one never changes the file.
 
     Raises:
         OSError: what the operating system reports, e.g. ``FileNotFoundError``.
-        SafetensorError: the file is malformed; or with ``verify`` a tensor is damaged, or there are no checksums.
-        ValueError: an unknown backend, a NUL in the name, numbers that are not positive.
+        SafetensorError: a file is malformed; files and index differ; one of ``names`` is not there; or with ``verify``
+            a tensor is damaged, or there are no checksums.
+        ValueError: an unknown backend, a NUL in the name, numbers that are not positive; a ``dtype`` that is not
+            floating-point or that torch cannot convert to; two tensors renamed alike; a tensor without device.
 
     In a compiled or exported graph the names, dtypes and shapes become constants, and running the graph on a file that
     differs in them raises.
     """
+    if is_remote(filename):
+        options: dict[str, Any] = {"threads": threads, "verify": verify}
+        options.update(names=names, dtype=dtype, rename=rename, progress=progress)
+        load_path = functools.partial(load_file, backend=backend, ring_size=ring_size, **options)
+        return _load_remote(filename, device, storage_options, options, load_path)
+    filename = cast("PathLike", filename)
+    if is_selective(device, names, rename) or dtype is not None:
+        if _graphs.is_tracing():
+            return _graphs.load_selected(filename, device, names, dtype, rename, backend, verify)
+        return load_selected(filename, device, names, dtype, rename, backend, threads, ring_size, verify, progress)
+    assert not isinstance(device, Mapping)
     if _graphs.is_tracing():
         return _graphs.load_file(filename, device, backend=backend, verify=verify)  # tuned by the environment alone
     arguments = operator_filename(filename), operator_device(device)
     try:
-        return _to_dict(*_ops._load_file(*arguments, backend, threads, ring_size, verify))
+        with reporting(progress, filename):
+            loaded = _ops._load_file(*arguments, backend, threads, ring_size, verify)
+        return _to_dict(*loaded)
     except RuntimeError as error:
         raise translate(error, filename) from None
 
 
+@outside_of_graphs("file objects and URLs cannot be loaded in a graph: load them outside of it, or from a path")
+def _load_remote(
+    source: str | BinaryIO,
+    device: DeviceLike | DeviceMap,
+    storage_options: Mapping[str, Any] | None,
+    options: dict[str, Any],
+    load_path: Callable[[str, DeviceLike | DeviceMap], dict[str, torch.Tensor]],
+) -> dict[str, torch.Tensor]:
+    with open_remote(source, storage_options) as opened:
+        if isinstance(opened, str):
+            return load_path(opened, device)
+        return load_remote(opened, device, **options)
+
+
 def load(
-    data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True, verify: bool = False
+    data: Buffer | BinaryIO, device: DeviceLike = "cpu", *, copy: bool = True, verify: bool = False
 ) -> dict[str, torch.Tensor]:
     """Loads all tensors from the bytes of a file.
 
     Args:
-        data: bytes, bytearray, memoryview, anything else with a buffer, or a 1-D uint8 tensor.
+        data: bytes, bytearray, memoryview, anything else with a buffer, or a 1-D uint8 tensor; or a file object or a
+            URL, as :func:`load_file` takes them.
         device: where the tensors shall be; everything ``torch.device`` takes.
         copy: False makes the tensors alias ``data``, on the CPU, and keep it alive. Writable sources only.
         verify: see :func:`load_file`.
@@ -97,6 +155,10 @@ def load(
         TypeError: ``data`` has no buffer.
         ValueError: ``copy=False`` with a source that is read-only or not aligned, or with another device.
     """
+    if is_remote(data):
+        if not copy:
+            raise ValueError(f"data: copy=False needs memory to alias, and not a {type(data).__name__}")
+        return load_file(data, device, backend="pread", verify=verify)
     try:
         with as_tensor(data, writable=not copy) as tensor:
             return _to_dict(*_ops._load(tensor, operator_device(device), copy, verify))
@@ -138,6 +200,7 @@ def save_file(
     fsync: bool = False,
     checksum: bool = False,
     alignment: int = 0,
+    progress: Progress = None,
 ) -> None:
     """Saves tensors to a file, which appears under its name only when it is whole.
 
@@ -154,6 +217,9 @@ def save_file(
             mapped, at a multiple of the largest power of two, at most this one, that divides its size in bytes. For
             it the header is padded with spaces, and tensors whose sizes have the higher powers come first. With 0,
             the default, the file is the reference's to the byte. Every reader takes either.
+        progress: True shows a bar on stderr with tqdm where it takes over a second. A function is called with the bytes
+            done and those of the whole file: first with 0, last with all, on this thread. What it raises stops the
+            save, and an existing file is as it was.
 
     Raises:
         OSError: what the operating system reports; an existing file is then as it was.
@@ -169,7 +235,8 @@ def save_file(
     named = operator_tensors(tensors)
     path = operator_filename(filename)
     try:
-        warning = _ops._save_file.default(path, *named, operator_metadata(metadata), fsync, checksum, alignment)
+        with reporting(progress, filename):
+            warning = _ops._save_file.default(path, *named, operator_metadata(metadata), fsync, checksum, alignment)
     except RuntimeError as error:
         raise translate(error, filename) from None
     if warning:

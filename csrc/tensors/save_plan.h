@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "format/serialize.h"
+#include "io/atomic_file.h"
 #include "tensors/check_savable.h"
 #include "torch_safetensors/torch_safetensors.h"
 
@@ -32,6 +33,9 @@ class SavePlan {
   /// in place.
   [[nodiscard]] std::string write_to(const std::string& filename, bool fsync) const;
 
+  /// Appends the whole file to one that is not committed then. Tells Progress.
+  void write_to(io::AtomicFile& file) const;
+
  private:
   /// Calls `emit(bytes, is_temporary)` for the header and the tensors in the order of the file. What had to
   /// be copied (other devices, lazy conjugates) comes in pieces that live until emit returns.
@@ -41,6 +45,9 @@ class SavePlan {
   std::vector<NamedTensor> tensors_;
   format::SerializedHeader header_;
 };
+
+/// Puts a file under its name, `path`. Returns what to warn of, as `SavePlan::write_to` does.
+[[nodiscard]] std::string commit(io::AtomicFile& file, const std::string& path);
 
 /// Bytes that `save` would return; the tensors need no memory, so that graphs can ask before they run.
 int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& metadata, bool checksum);

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -24,9 +25,11 @@ class Module;
 /// file, a name that it does not hold, or a model that it does not fit; c10::ValueError for a wrong argument
 /// or a tensor that cannot be saved. They name the tensor and the numbers, and the file where it is at fault.
 ///
-/// `filename` is a path in any encoding, without a NUL. `backend` is "mmap" (lazy, private copy-on-write
-/// pages), "pread" (read at once, in parallel, immune to later changes of the file) or "auto" (mmap on local
-/// file systems, pread on network and FUSE ones).
+/// `filename` is a path in any encoding, without a NUL. What is read from may be a checkpoint in several
+/// files, too: the path of its index, which ends in `.json`, or of the directory that holds
+/// `model.safetensors`, its index or one other checkpoint. Files and index must agree. `backend` is "mmap"
+/// (lazy, private copy-on-write pages), "pread" (read at once, in parallel, immune to later changes of the
+/// file) or "auto" (mmap on local file systems, pread on network and FUSE ones).
 ///
 /// `checksum` records a checksum (XXH3, 128 bits) of each tensor in the metadata, under
 /// `torch_safetensors.xxh3_128`; `verify` compares them before it returns, and throws SafetensorError that
@@ -94,6 +97,23 @@ TORCH_SAFETENSORS_API std::vector<std::string> keys(const std::string& filename)
 
 /// The `__metadata__` of a file, sorted by key; empty where it has none.
 TORCH_SAFETENSORS_API Metadata metadata(const std::string& filename);
+
+/// While it lives, loads and saves that the thread which made it calls tell `report` how many bytes of how
+/// many are done: 0 first, all last, in between from time to time and always on that thread. What it throws
+/// stops them: a save leaves the old file as it was, a model may be loaded in part. Of mapped tensors nothing
+/// is read, so those are done at once. Guards nest; the innermost counts. To be destroyed on its thread.
+class TORCH_SAFETENSORS_API ProgressGuard {
+ public:
+  using Report = std::function<void(uint64_t done, uint64_t total)>;
+  explicit ProgressGuard(Report report);
+  ~ProgressGuard();
+  ProgressGuard(const ProgressGuard&) = delete;
+  ProgressGuard& operator=(const ProgressGuard&) = delete;
+
+ private:
+  Report report_;
+  const Report* outer_;
+};
 
 /// Names that `load_model` did not find in the file, and names of the file that the model does not have; both
 /// sorted.
