@@ -179,5 +179,7 @@ setup(
             py_limited_api=True,
         ),
     ],
+    # What a wheel is packed from: not the folder of a build for another torch, whose library would get into it.
+    options={"build": {"build_lib": f"build/lib-torch-{torch.__version__}"}},
     cmdclass={"build_py": BuildPackage, "build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel},
 )

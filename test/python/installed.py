@@ -88,7 +88,7 @@ def site() -> Path:
     if not stamp.exists() or stamp.read_text() != wanted:
         stamp.unlink(missing_ok=True)
         # setuptools would pack what earlier builds left there.
-        for folder in [wheels, *ROOT.glob("build/lib.*"), *ROOT.glob("build/bdist.*")]:
+        for folder in [wheels, *ROOT.glob(f"build/lib-torch-{torch.__version__}"), *ROOT.glob("build/bdist.*")]:
             shutil.rmtree(folder, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
         run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, ROOT)
