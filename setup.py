@@ -128,7 +128,8 @@ setup(
     version=VERSION,
     # One build per torch release: LibTorch keeps no binary compatibility between them. The torch
     # this is compiled with meets it, so pip has nothing to replace.
-    install_requires=[f"torch=={TORCH_RELEASE}.*"],
+    # The others are the command line's, imported by it alone.
+    install_requires=[f"torch=={TORCH_RELEASE}.*", "rich>=13", "tqdm>=4.60"],
     ext_modules=[
         CppExtension(
             f"torch_safetensors.lib.{LIBRARY}",

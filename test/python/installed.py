@@ -57,7 +57,7 @@ def python_path() -> str:
 def fingerprint() -> str:
     """Of everything that goes into the wheel."""
     digest = hashlib.sha256(f"{sys.prefix} {torch.__version__}".encode())
-    patterns = ["setup.py", "pyproject.toml", "VERSION", "cmake/*", "csrc/**/*", "torch_safetensors/*.py"]
+    patterns = ["setup.py", "pyproject.toml", "VERSION", "cmake/*", "csrc/**/*", "torch_safetensors/**/*.py"]
     for path in sorted(path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()):
         digest.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

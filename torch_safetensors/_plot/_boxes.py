@@ -1,0 +1,87 @@
+"""A checkpoint as boxes in boxes, of which there are never more than can be drawn and told apart."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .._listing import Tensor
+from .._text import printable_name
+
+__all__ = ["Box", "boxes"]
+
+#: More siblings than this are gathered in ranges first.
+_MAX_CHILDREN = 64
+#: Deeper ones are no modules, and a name may consist of a million dots.
+_MAX_DEPTH = 32
+
+
+@dataclass
+class Box:
+    """A module, a tensor, or a range of siblings."""
+
+    label: str
+    tensors: list[Tensor]
+    #: How many parts of its tensors' names it stands for.
+    depth: int
+    nbytes: int = 0
+    children: list[Box] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.nbytes = sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def dtype(self) -> str:
+        """The one that most of its bytes have."""
+        sizes: dict[str, int] = {}
+        for tensor in self.tensors:
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
+        return max(sizes, key=lambda dtype: sizes[dtype])
+
+
+def boxes(tensors: Sequence[Tensor], label: str, most: int) -> Box:
+    """The box of all tensors, opened largest first until there are about ``most`` boxes."""
+    root = Box(label, list(tensors), 0)
+    # The number breaks ties: boxes have no order.
+    closed = [(-root.nbytes, 0, root)]
+    made = 1
+    while closed and made < most:
+        _, _, box = heapq.heappop(closed)
+        box.children = _parts(box)
+        for child in box.children:
+            made += 1
+            heapq.heappush(closed, (-child.nbytes, made, child))
+    return root
+
+
+def _parts(box: Box) -> list[Box]:
+    """What is directly in a box; nothing for a single tensor's own."""
+    named: dict[str, list[Tensor]] = {}
+    for tensor in box.tensors:
+        parts = tensor.name.split(".", _MAX_DEPTH)
+        named.setdefault(".".join(parts[box.depth : box.depth + 1]), []).append(tensor)
+    if len(named) == 1 and len(box.tensors) == 1 and tensor.name.count(".") < box.depth:
+        return []
+    depth = box.depth + 1
+    children = [Box(printable_name(label), named[label], depth) for label in sorted(named, key=_order)]
+    return children if len(children) <= _MAX_CHILDREN else _ranges(children, box.depth)
+
+
+def _ranges(children: list[Box], depth: int) -> list[Box]:
+    """Neighbours together, in as many ranges as there may be children."""
+    count = -(-len(children) // _MAX_CHILDREN)
+    ranges = []
+    for begin in range(0, len(children), count):
+        group = children[begin : begin + count]
+        if len(group) == 1:
+            ranges += group
+            continue
+        tensors = [tensor for child in group for tensor in child.tensors]
+        ranges.append(Box(f"{group[0].label} … {group[-1].label}", tensors, depth))
+    return ranges
+
+
+def _order(label: str) -> tuple[int, int, str]:
+    """Numbers as numbers."""
+    return (0, int(label), "") if label.isascii() and label.isdigit() and len(label) < 10 else (1, 0, label)
