@@ -34,8 +34,7 @@ def summary(handle: safe_open) -> str:
     width = max(map(len, names))
     lines = [f"{source}: {_sizes(listing)}", _dtypes(listing)]
     lines += [
-        f"{name:{width}} {tensor.dtype} {format_shape(tensor.shape)}"
-        for name, tensor in zip(names, shown, strict=True)
+        f"{name:{width}} {tensor.dtype} {format_shape(tensor.shape)}" for name, tensor in zip(names, shown, strict=True)
     ]
     lines += _more(listing, _ROWS)
     return "\n  ".join(lines) + ">"

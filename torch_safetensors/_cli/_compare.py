@@ -70,9 +70,7 @@ def _compare_piece(a: torch.Tensor, b: torch.Tensor, atol: float, rtol: float) -
     return _compare_numbers(a, b, same_bits, atol, rtol)
 
 
-def _compare_numbers(
-    a: torch.Tensor, b: torch.Tensor, identical: torch.Tensor, atol: float, rtol: float
-) -> Difference:
+def _compare_numbers(a: torch.Tensor, b: torch.Tensor, identical: torch.Tensor, atol: float, rtol: float) -> Difference:
     distance = (a - b).abs()
     # A tolerance that is a share of infinity would be infinite.
     same = identical | (a == b) | ((distance <= atol + rtol * b.abs()) & b.isfinite())

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import torch
 
+from .._errors import printable
 from .._files import load_file
 from .._safe_open import safe_open
 from .._text import count_of, format_bytes
-from .._errors import printable
 from ._grid import line
 from ._progress import progress
 

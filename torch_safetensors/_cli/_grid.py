@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO, TypeAlias
 
 from .._text import format_bytes
 
@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["Cell", "Column", "console", "heading", "is_terminal", "line", "print_grid"]
+__all__ = ["Cell", "Column", "Size", "console", "heading", "is_terminal", "line", "print_grid"]
 
-#: Text; or a size in bytes, in units on a terminal and a plain number in a pipe.
-Cell = str | int
+
+class Size(int):
+    """A number of bytes."""
+
+
+#: Text; or a number, which a pipe gets plainly and a terminal with separators, a size in units.
+Cell: TypeAlias = str | int
 
 #: Rich needs seconds for tables that are longer than anyone reads.
 _MAX_RICH_ROWS = 2000
@@ -74,7 +79,7 @@ def rich_grid(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Tabl
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
-        justify = "right" if column.right else "left"
+        justify: Literal["left", "right"] = "right" if column.right else "left"
         table.add_column(column.title, justify=justify, style=column.style, no_wrap=not column.fold, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_text(cell, in_units=True)) for cell in row))
@@ -95,4 +100,6 @@ def _print_plain(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, i
 def _text(cell: Cell, *, in_units: bool) -> str:
     if isinstance(cell, str):
         return cell
-    return format_bytes(cell) if in_units else str(cell)
+    if not in_units:
+        return str(int(cell))
+    return format_bytes(cell) if isinstance(cell, Size) else f"{cell:,}"

@@ -6,7 +6,8 @@ import argparse
 import importlib
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from .._library import __version__
 from . import bench, convert, diff, extract, info, merge, rename, split, verify
@@ -46,12 +47,15 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("--traceback", action="store_true", help="show where an error comes from")
         command.set_defaults(command=module.run)
     # For `--help` alone: _run gets its arguments as they are.
-    script = _new_parser(commands.add_parser, "run", _RUN_HELP, "", help=_RUN_HELP, usage="%(prog)s SCRIPT [ARGUMENT ...]")
+    script = _new_parser(commands.add_parser, "run", _RUN_HELP, "", help=_RUN_HELP)
+    script.usage = "%(prog)s SCRIPT [ARGUMENT ...]"
     script.set_defaults(command=lambda options: script.error("SCRIPT is missing"))
     return parser
 
 
-def _new_parser(make, name, description, epilog, **options):
+def _new_parser(
+    make: Callable[..., argparse.ArgumentParser], name: str, description: str, epilog: str, **options: Any
+) -> argparse.ArgumentParser:
     return make(
         name,
         description=f"{description[:1].upper()}{description[1:].removesuffix('.')}.",

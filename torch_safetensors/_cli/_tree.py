@@ -8,7 +8,7 @@ from itertools import groupby
 
 from .._listing import Tensor
 from .._text import format_shape, printable_name
-from ._grid import Cell, Column
+from ._grid import Cell, Column, Size
 from ._totals import Total
 
 __all__ = ["COLUMNS", "tree_rows"]
@@ -77,7 +77,7 @@ def _rows(node: Node, indent: str, depth: int | None, forms: dict[object, int]) 
     groups = _groups(node, forms)
     for position, group in enumerate(groups):
         is_last = position == len(groups) - 1
-        label, child = group[0]
+        child = group[0][1]
         yield [f"{indent}{'└── ' if is_last else '├── '}{_label(group)}", *_cells(group)]
         below = None if depth is None else depth - 1
         yield from _rows(child, indent + ("    " if is_last else "│   "), below, forms)
@@ -105,4 +105,4 @@ def _cells(group: list[tuple[str, Node]]) -> list[Cell]:
     tensors = sum(child.total.tensors for _, child in group)
     nbytes = sum(child.total.nbytes for _, child in group)
     dtype, shape = (node.tensor.dtype, format_shape(node.tensor.shape)) if node.tensor else ("", "")
-    return [dtype, shape, f"{tensors:,}" if node.children or len(group) > 1 else "", nbytes]
+    return [dtype, shape, tensors if node.children or len(group) > 1 else "", Size(nbytes)]

@@ -8,7 +8,7 @@ from .._errors import printable
 from .._listing import Listing, list_tensors
 from .._safe_open import safe_open
 from .._text import count_of, format_bytes, format_shape, printable_name, shortened
-from ._grid import Cell, Column, heading, line, print_grid
+from ._grid import Cell, Column, Size, heading, line, print_grid
 from ._info_json import print_json
 from ._totals import Total, by_dtype, by_module, total
 from ._tree import COLUMNS, tree_rows
@@ -53,9 +53,15 @@ _ORDERS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     parser.add_argument("path", metavar="PATH", help="a file, an index, or a directory")
-    parser.add_argument("--tree", action="store_true", help="show the tree of modules; numbered ones that are alike once")
-    parser.add_argument("--depth", type=_positive, metavar="N", help="sum up modules of N parts (2), cut the tree there")
-    parser.add_argument("--sort", choices=_ORDERS, default="offset", help="order of the tensors (offset: as in the file)")
+    parser.add_argument(
+        "--tree", action="store_true", help="show the tree of modules, numbered ones that are alike once"
+    )
+    parser.add_argument(
+        "--depth", type=_positive, metavar="N", help="sum up modules of N parts (2); cut the tree there"
+    )
+    parser.add_argument(
+        "--sort", choices=_ORDERS, default="offset", help="order of the tensors (offset: as in the file)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     parser.add_argument("--plot", metavar="OUT", help="draw where the bytes are, to OUT.html or OUT.png")
 
@@ -85,7 +91,7 @@ def _print(options: argparse.Namespace, listing: Listing, depth: int) -> None:
         print_grid(COLUMNS, tree_rows(listing.tensors, options.depth))
     else:
         rows: list[list[Cell]] = [
-            [printable_name(tensor.name), tensor.dtype, format_shape(tensor.shape), tensor.nbytes]
+            [printable_name(tensor.name), tensor.dtype, format_shape(tensor.shape), Size(tensor.nbytes)]
             for tensor in sorted(listing.tensors, key=_ORDERS[options.sort])
         ]
         print_grid(_TENSOR_COLUMNS, rows)
@@ -103,7 +109,7 @@ def _print_title(path: str, listing: Listing) -> None:
     )
     if len(listing.files) > 1:
         heading("files")
-        files: list[list[Cell]] = [[file.path, file.nbytes] for file in listing.files]
+        files: list[list[Cell]] = [[file.path, Size(file.nbytes)] for file in listing.files]
         print_grid((Column("path", fold=True), Column("bytes", "magenta", right=True)), files)
 
 
@@ -134,9 +140,9 @@ def _print_totals(what: str, totals: dict[str, Total]) -> None:
     rows: list[list[Cell]] = [
         [
             printable_name(key) or "(none)",
-            str(part.tensors),
-            str(part.elements),
-            part.nbytes,
+            part.tensors,
+            part.elements,
+            Size(part.nbytes),
             f"{part.nbytes / whole:.1%}",
         ]
         for key, part in totals.items()

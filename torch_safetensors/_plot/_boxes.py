@@ -23,7 +23,7 @@ class Box:
 
     label: str
     tensors: list[Tensor]
-    #: How many parts of its tensors' names it stands for.
+    #: How many parts of its tensors' names are known by it and the boxes around it.
     depth: int
     nbytes: int = 0
     children: list[Box] = field(default_factory=list)
@@ -33,21 +33,27 @@ class Box:
 
     @property
     def dtype(self) -> str:
-        """The one that most of its bytes have."""
-        sizes: dict[str, int] = {}
+        """The one that most of its bytes have; empty where there are no tensors."""
+        sizes = {"": 0} if not self.tensors else {}
         for tensor in self.tensors:
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
         return max(sizes, key=lambda dtype: sizes[dtype])
 
 
-def boxes(tensors: Sequence[Tensor], label: str, most: int) -> Box:
-    """The box of all tensors, opened largest first until there are about ``most`` boxes."""
+def boxes(tensors: Sequence[Tensor], label: str, most: int, smallest: float) -> Box:
+    """The box of all tensors, with boxes in it that are opened in their turn, the largest first.
+
+    Until there are about ``most``; and none whose share of all bytes is less than ``smallest``, in which nothing could
+    be seen.
+    """
     root = Box(label, list(tensors), 0)
     # The number breaks ties: boxes have no order.
     closed = [(-root.nbytes, 0, root)]
     made = 1
     while closed and made < most:
         _, _, box = heapq.heappop(closed)
+        if box.nbytes < smallest * root.nbytes:
+            break
         box.children = _parts(box)
         for child in box.children:
             made += 1
@@ -57,15 +63,29 @@ def boxes(tensors: Sequence[Tensor], label: str, most: int) -> Box:
 
 def _parts(box: Box) -> list[Box]:
     """What is directly in a box; nothing for a single tensor's own."""
+    if len(box.tensors) == 1 and len(_split(box.tensors[0])) <= box.depth:
+        return []
     named: dict[str, list[Tensor]] = {}
     for tensor in box.tensors:
-        parts = tensor.name.split(".", _MAX_DEPTH)
-        named.setdefault(".".join(parts[box.depth : box.depth + 1]), []).append(tensor)
-    if len(named) == 1 and len(box.tensors) == 1 and tensor.name.count(".") < box.depth:
-        return []
-    depth = box.depth + 1
-    children = [Box(printable_name(label), named[label], depth) for label in sorted(named, key=_order)]
+        # A tensor may be named as the module it stands beside.
+        label = _split(tensor)[box.depth] if len(_split(tensor)) > box.depth else ""
+        named.setdefault(label, []).append(tensor)
+    children = [_part(label, named[label], box.depth + 1) for label in sorted(named, key=_order)]
     return children if len(children) <= _MAX_CHILDREN else _ranges(children, box.depth)
+
+
+def _part(label: str, tensors: list[Tensor], depth: int) -> Box:
+    """A box with several things in it, or one tensor: `model.layers` where there is nothing else in `model`."""
+    while True:
+        following = {tuple(_split(tensor)[depth : depth + 1]) for tensor in tensors}
+        if len(following) != 1 or following == {()}:
+            return Box(printable_name(label), tensors, depth)
+        label = f"{label}.{next(iter(following))[0]}"
+        depth += 1
+
+
+def _split(tensor: Tensor) -> list[str]:
+    return tensor.name.split(".", _MAX_DEPTH)
 
 
 def _ranges(children: list[Box], depth: int) -> list[Box]:
