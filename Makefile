@@ -1,6 +1,6 @@
 # Each target is a script in scripts/, which does the set-up it needs: nothing has to run first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format sanitize fuzz torture wheel clean distclean
+.PHONY: help demo test bench lint format sanitize fuzz torture docs wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ fuzz: ## look for bad input that gets through, a minute with each fuzzer (FUZZ_S
 
 torture: ## the long form of the tests with kills, faults, crowds and endless repetition (ten minutes)
 	@scripts/torture.sh
+
+docs: ## build the documentation into build/site
+	@scripts/docs.sh
 
 wheel: ## build a wheel into dist/
 	@scripts/wheel.sh

@@ -12,6 +12,7 @@ function(torch_safetensors_fuzzer name)
 endfunction()
 
 torch_safetensors_fuzzer(header torch_safetensors_core)
+torch_safetensors_fuzzer(index torch_safetensors_core)
 torch_safetensors_fuzzer(writer torch_safetensors_core)
 if(NOT TORCH_SAFETENSORS_CORE_ONLY)
   set(layers torch_safetensors_core torch_safetensors_tensors torch_safetensors_modules torch_safetensors_packages

@@ -6,6 +6,7 @@
 #include "tensors/listing.h"
 #include "tensors/load.h"
 #include "tensors/prefetch.h"
+#include "tensors/python_checkpoint.h"
 #include "tensors/python_load.h"
 #include "tensors/python_save.h"
 #include "tensors/safe_open.h"
@@ -130,6 +131,13 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          touches_files("_check_model(str filename, str class_name, Dict(str, Tensor) tensors, "
                        "str[] may_be_missing, bool strict) -> (str[], str[])"),
          TORCH_FN(modules::check_model_dict));
+  define(m, touches_files("_dropped_names(Dict(str, Tensor) tensors) -> Dict(str, str)"),
+         TORCH_FN(modules::dropped_names));
+  define(m, touches_files("_parse_index(str source, Tensor json) -> (str[], str[])"),
+         TORCH_FN(tensors::parse_index));
+  define(m, touches_files("_remove_dead_files(str directory) -> ()"), TORCH_FN(tensors::remove_dead_files));
+  define(m, touches_files("_write_file(str filename, Tensor data, bool fsync) -> str"),
+         TORCH_FN(tensors::write_file));
   define(m,
          touches_files("_save_model(str filename, str names, int[] name_sizes, Tensor[][] tensors, "
                        "Dict(str, str)? metadata, bool force_contiguous, bool fsync, bool checksum, "
@@ -158,7 +166,9 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       .def("_size", &tensors::SafeOpen::size)
       .def("_contains", &tensors::SafeOpen::contains)
       .def("_has_metadata", &tensors::SafeOpen::has_metadata)
+      .def("_filename", &tensors::SafeOpen::get_filename)
       .def("_data_offsets", &tensors::SafeOpen::get_data_offsets)
+      .def("_get_tensors", &tensors::SafeOpen::get_tensors_on)
       .def("_get_meta", &tensors::SafeOpen::get_meta)
       .def("_get_view", &tensors::SafeOpen::get_view)
       // Lambdas, since def_pickle takes nothing else.

@@ -62,6 +62,22 @@ def headers() -> Iterator[str]:
         yield one.replace(old, new, 1)
 
 
+def indexes() -> Iterator[str]:
+    """Those of checkpoints in several files, and what can be wrong with them."""
+    one = json.dumps({"metadata": {"total_size": 8, "more": [{}, None]}, "weight_map": {"a": "f-1", "b": "f-2"}})
+    yield from ("{}", one, json.dumps(json.loads(one), indent=2) + "\n")
+    for old, new in {
+        '"f-1"': "1",
+        "f-1": "../f",
+        '"b"': '"a"',
+        "{": "[",
+        '"metadata"': '"weight_map"',
+        "a": "\\ud83d\\ude00",
+        "f-2": "sub/./f",
+    }.items():
+        yield one.replace(old, new, 1)
+
+
 def file_of(text: str) -> bytes:
     """With as many data bytes as it says."""
     raw = text.encode()
@@ -77,6 +93,7 @@ def main(folder: Path) -> None:
     noise = random.Random(1)
     seeds = {
         "header": [text.encode() for text in headers()],
+        "index": [text.encode() for text in indexes()],
         "file": [file_of(text) for text in headers()],
         "writer": [noise.randbytes(size) for size in (8, 40, 200, 600)],
         "slice": [noise.randbytes(size) for size in (16, 60, 200)],

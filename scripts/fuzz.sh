@@ -24,7 +24,7 @@ export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 fuzz() {
   local options=(-max_total_time="$2" -max_len=4096 -timeout=10 -rss_limit_mb=3000 -print_final_stats=1
     "-artifact_prefix=build/fuzz/broken/$1-")
-  case $1 in header | file) options+=(-dict=fuzz/safetensors.dict) ;; esac
+  case $1 in header | index | file) options+=(-dict=fuzz/safetensors.dict) ;; esac
   if ! "build/fuzz/address/$1_fuzzer" "${options[@]}" "build/fuzz/corpus/$1" >"build/logs/fuzz-$1.log" 2>&1; then
     printf 'error: the %s fuzzer found something:\n' "$1"
     tail -n 40 "build/logs/fuzz-$1.log"
@@ -36,20 +36,20 @@ fuzz() {
 export -f fuzz
 
 say "fuzzing for $seconds seconds each (build/logs/fuzz-*.log)"
-printf '%s\n' header writer file slice |
+printf '%s\n' header index writer file slice |
   xargs -P "$(getconf _NPROCESSORS_ONLN)" -I{} bash -c 'fuzz {} '"$seconds"
 
 if [ -n "${FUZZ_COVERAGE:-}" ]; then
   scripts/build_cpp.sh build/fuzz/coverage "${options[@]}" -DTORCH_SAFETENSORS_CORE_ONLY=ON -DCMAKE_BUILD_TYPE=Debug \
     "-DCMAKE_CXX_FLAGS=-fprofile-instr-generate -fcoverage-mapping" -DTORCH_SAFETENSORS_SANITIZE=fuzzer-no-link
   programs=build/fuzz/coverage
-  for fuzzer in header writer; do
+  for fuzzer in header index writer; do
     LLVM_PROFILE_FILE=$programs/$fuzzer.profraw "$programs/${fuzzer}_fuzzer" -runs=0 "build/fuzz/corpus/$fuzzer" \
       >"build/logs/coverage-$fuzzer.log" 2>&1
   done
   llvm-profdata-19 merge -o $programs/all.profdata $programs/*.profraw
   say "coverage of csrc/format (line by line in build/logs/coverage.txt)"
-  sources=("$programs/header_fuzzer" -object "$programs/writer_fuzzer" "-instr-profile=$programs/all.profdata" csrc/format)
+  sources=("$programs/header_fuzzer" -object "$programs/index_fuzzer" -object "$programs/writer_fuzzer" "-instr-profile=$programs/all.profdata" csrc/format)
   llvm-cov-19 show "${sources[@]}" >build/logs/coverage.txt
   llvm-cov-19 report "${sources[@]}" | sed "s|$root/||"
 fi

@@ -66,7 +66,7 @@ fi
 # The pins already met cost half a second and no network, which is less than any other check.
 say "checking the pinned tools in ${VIRTUAL_ENV#"$root/"}"
 requirements=(-r requirements/build.txt)
-case $group in dev | model | fuzz) requirements+=(-r requirements/dev.txt) ;; esac
+case $group in dev | model | fuzz) requirements+=(-r requirements/dev.txt -r requirements/docs.txt) ;; esac
 "$python" -m pip install -qq --no-deps "${requirements[@]}"
 
 if ! "$python" scripts/supported_torch.py; then

@@ -11,8 +11,10 @@ from ._library import __version__, cmake_prefix_path, library_path  # isort: ski
 from . import _graphs
 from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
+from ._iterate import iter_tensors
 from ._models import load_model, save_model
 from ._safe_open import safe_open
+from ._sharded import save_sharded
 
 _graphs.register()
 
@@ -20,6 +22,7 @@ __all__ = [
     "SafetensorError",
     "__version__",
     "cmake_prefix_path",
+    "iter_tensors",
     "library_path",
     "load",
     "load_file",
@@ -29,4 +32,5 @@ __all__ = [
     "save",
     "save_file",
     "save_model",
+    "save_sharded",
 ]

@@ -17,7 +17,7 @@ class SafetensorError(RuntimeError):
 
 #: What torch says where an argument is not of the type that the operator's schema has.
 _WRONG_TYPE = re.compile(r"\S+\(\) Expected a value of type '(.+)' for argument '(.+)' but instead found type '(.+)'\.")
-_OS_ERROR = re.compile(r"\[Errno (\d+)\] (.*): '.*'", re.DOTALL)
+_OS_ERROR = re.compile(r"\[Errno (\d+)\] (.*): '(.*)'", re.DOTALL)
 
 
 def translate(error: RuntimeError, source: str | os.PathLike[str] = "bytes") -> Exception:
@@ -28,7 +28,8 @@ def translate(error: RuntimeError, source: str | os.PathLike[str] = "bytes") -> 
 
     Args:
         error: what the operator raised.
-        source: the file it was about, as the caller named it.
+        source: the file it was about, as the caller named it; or the index or directory of a checkpoint, of which the
+            error may name a file.
 
     Returns:
         ``OSError`` or the subclass for its errno, :class:`SafetensorError`, ``TypeError`` for an argument that the
@@ -38,12 +39,22 @@ def translate(error: RuntimeError, source: str | os.PathLike[str] = "bytes") -> 
         return error
     text = str(error)
     if match := _OS_ERROR.fullmatch(text):
-        return OSError(int(match[1]), match[2], os.fspath(source))
-    if text.startswith(f"{printable(source)}: "):
+        is_of_checkpoint = match[3].startswith(tuple(_folders(source)))
+        return OSError(int(match[1]), match[2], match[3] if is_of_checkpoint else os.fspath(source))
+    if text.startswith((f"{printable(source)}: ", *_folders(source))):
         return SafetensorError(text)
     if match := _WRONG_TYPE.match(text):
         return TypeError(f"{match[2]}: expected {match[1]}, not {match[3]}")
     return error
+
+
+def _folders(source: str | os.PathLike[str]) -> list[str]:
+    """What paths of the files of a checkpoint begin with; nothing for a checkpoint that is one file."""
+    path = os.fsdecode(source)
+    if path.endswith(".json"):
+        folder = os.path.dirname(path)  # noqa: PTH120 (a Path would take "./" away)
+        return [printable(os.path.join(folder, ""))] if folder else [""]  # noqa: PTH118
+    return [printable(os.path.join(path, ""))] if os.path.isdir(path) else []  # noqa: PTH112, PTH118
 
 
 def printable(source: str | os.PathLike[str]) -> str:

@@ -22,6 +22,8 @@ from ._arguments import (
 from ._buffers import Buffer, as_tensor, bytes_of, new_bytes
 from ._errors import translate
 from ._gc import gc_paused
+from ._iterate import load_selected
+from ._selection import DeviceMap, Names, Rename, is_selective
 
 __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 
@@ -34,18 +36,25 @@ _MAX_SMALL_SIZE = 1 << 16
 
 def load_file(
     filename: PathLike,
-    device: DeviceLike = "cpu",
+    device: DeviceLike | DeviceMap = "cpu",
     *,
     backend: str = "auto",
     threads: int | None = None,
     ring_size: int | None = None,
     verify: bool = False,
+    names: Names | None = None,
+    dtype: torch.dtype | None = None,
+    rename: Rename | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Loads all tensors of a file.
+    """Loads the tensors of a checkpoint, by default all of them.
 
     Args:
-        filename: any path the operating system allows.
-        device: where the tensors shall be; everything ``torch.device`` takes. ``"meta"`` reads the header alone.
+        filename: a safetensors file; the index of a checkpoint in several files, whose name ends in ``.json``; or a
+            directory, of which ``model.safetensors`` or, without it, its index is loaded, or else the only checkpoint
+            that it holds. Any path the operating system allows.
+        device: where the tensors shall be; everything ``torch.device`` takes. ``"meta"`` reads the header alone. Or a
+            mapping from prefixes of names to devices: ``{"encoder": "cuda:0", "": "cpu"}``, of which the longest
+            counts, in whole parts of names.
         backend: ``"mmap"``: lazy, as private copy-on-write pages; do not truncate the file while tensors live.
             ``"pread"``: read at once, by several threads, into memory of their own; immune to later changes of the
             file. ``"auto"``: mmap on local file systems, pread on network and FUSE ones. For devices other than the
@@ -56,19 +65,31 @@ def load_file(
             ``$TORCH_SAFETENSORS_RING_SIZE``, or 256 MiB.
         verify: compare the data with the checksums that the file was saved with (``save_file(..., checksum=True)``),
             before it returns. Reads all of it; what goes to another device is read twice.
+        names: the names, or glob patterns (``"encoder.*"``), of those to load.
+        dtype: what floating-point tensors shall be converted to, one by one as they are read: never are all there in
+            both dtypes. Others are loaded as they are.
+        rename: a mapping from names in the file to others, or a function that gives the new name, as
+            ``lambda name: name.removeprefix("_orig_mod.")``.
 
     Returns:
-        The tensors by name, in the order of their data in the file. Each has a storage of its own of exactly its
-        own bytes, writable, not resizable. Writing to one never changes the file.
+        The tensors by name, in the order of their data in the file; of several files, in that of their names. Each has
+        a storage of its own of exactly its own bytes, writable, not resizable. Writing to one never changes the file.
 
     Raises:
         OSError: what the operating system reports, e.g. ``FileNotFoundError``.
-        SafetensorError: the file is malformed; or with ``verify`` a tensor is damaged, or there are no checksums.
-        ValueError: an unknown backend, a NUL in the name, numbers that are not positive.
+        SafetensorError: a file is malformed; files and index differ; one of ``names`` is not there; or with ``verify``
+            a tensor is damaged, or there are no checksums.
+        ValueError: an unknown backend, a NUL in the name, numbers that are not positive; a ``dtype`` that is not
+            floating-point or that torch cannot convert to; two tensors renamed alike; a tensor without device.
 
     In a compiled or exported graph the names, dtypes and shapes become constants, and running the graph on a file that
     differs in them raises.
     """
+    if is_selective(device, names, rename) or dtype is not None:
+        if _graphs.is_tracing():
+            return _graphs.load_selected(filename, device, names, dtype, rename, backend, verify)
+        return load_selected(filename, device, names, dtype, rename, backend, threads, ring_size, verify)
+    assert not isinstance(device, Mapping)
     if _graphs.is_tracing():
         return _graphs.load_file(filename, device, backend=backend, verify=verify)  # tuned by the environment alone
     arguments = operator_filename(filename), operator_device(device)

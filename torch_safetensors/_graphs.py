@@ -20,6 +20,8 @@ from ._arguments import (
     operator_filename,
     operator_metadata,
 )
+from ._iterate import is_converted
+from ._selection import DeviceMap, Names, Rename, select
 from ._torch_private import constant_while_compiling, outside_of_modes
 
 _ops = torch.ops.safetensors
@@ -69,6 +71,32 @@ def load_file(
         path, names, operator_device(device), backend=backend, expect=expect, exact=True, verify=verify
     )
     return dict(zip(names, tensors, strict=True))
+
+
+def load_selected(
+    filename: PathLike,
+    device: DeviceLike | DeviceMap,
+    names: Names | None,
+    dtype: torch.dtype | None,
+    rename: Rename | None,
+    backend: str,
+    verify: bool,
+) -> dict[str, torch.Tensor]:
+    """As _iterate.load_selected; what is chosen becomes constant, with the names and shapes."""
+    path = _path(filename)
+    stored, expect = _signatures(path)
+    if names is None:  # the file must hold these and no others, whichever device each of them goes to
+        _ops.load_tensors(path, stored, torch.device("meta"), expect=expect, exact=True)
+    selection = select(filename, stored, device, names, rename)
+    loaded: dict[str, torch.Tensor] = {}
+    for where, group in selection.by_device().items():
+        expected = _signatures_of(path, group)
+        tensors = _ops.load_tensors(path, group, where, backend=backend, expect=expected, verify=verify)
+        loaded.update(zip(group, tensors, strict=True))
+    return {
+        new: loaded[name].to(dtype) if is_converted(loaded[name].dtype, dtype) else loaded[name]
+        for name, new in zip(selection.names, selection.new_names, strict=True)
+    }
 
 
 def load_tensor(

@@ -128,12 +128,7 @@ def save_state(
     alignment: int = 0,
 ) -> str:
     """:func:`save_model` of a model that has this ``state_dict``. Returns what to warn of, or nothing."""
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor):
-            raise ValueError(
-                f"{name!r} is extra state of type {type(value).__name__}, and the format holds tensors only; "
-                "save it apart, or return a tensor from get_extra_state()"
-            )
+    check_extra_state(state)
     arguments = operator_filename(filename), *operator_tensors(state), operator_metadata(metadata)
     try:
         warning: str = _ops._save_model(*arguments, force_contiguous, fsync, checksum, alignment)
@@ -144,6 +139,16 @@ def save_state(
     except RuntimeError as error:
         raise translate(error, filename) from None
     return warning
+
+
+def check_extra_state(state: Mapping[str, object]) -> None:
+    """Raises ValueError for what a ``state_dict`` has and the format has not."""
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"{name!r} is extra state of type {type(value).__name__}, and the format holds tensors only; "
+                "save it apart, or return a tensor from get_extra_state()"
+            )
 
 
 _State: TypeAlias = "dict[str, torch.Tensor]"

@@ -8,9 +8,6 @@
 namespace torch_safetensors::format {
 namespace {
 
-/// Objects and arrays within each other, the outermost included. The reference's limit.
-constexpr int kMaxDepth = 127;
-
 /// The depth inside a tensor's object.
 constexpr int kTensorDepth = 2;
 
@@ -45,11 +42,6 @@ bool HeaderBuilder::on_number(std::string_view text) {
 }
 
 bool HeaderBuilder::on_string(std::string_view text) {
-  // RapidJSON lets the escape of a lone low surrogate through and encodes it as if it were a character.
-  // In text that was UTF-8 before, nothing else can put such bytes there.
-  if (has_surrogate(text)) {
-    return fail("lone surrogate in a string");
-  }
   if (state_ == State::kDType) {
     state_ = State::kTensorObject;
     return tensor_.set_dtype(text);
@@ -63,9 +55,6 @@ bool HeaderBuilder::on_string(std::string_view text) {
 }
 
 bool HeaderBuilder::on_key(std::string_view key) {
-  if (has_surrogate(key)) {
-    return fail("lone surrogate in a string");
-  }
   switch (state_) {
     case State::kTop:
       if (key == kMetadataKey) {
@@ -86,9 +75,7 @@ bool HeaderBuilder::on_key(std::string_view key) {
 }
 
 bool HeaderBuilder::on_object_begin() {
-  if (!enter()) {
-    return false;
-  }
+  ++depth_;
   switch (state_) {
     case State::kStart:
       state_ = State::kTop;
@@ -125,9 +112,7 @@ bool HeaderBuilder::on_object_end() {
 }
 
 bool HeaderBuilder::on_array_begin() {
-  if (!enter()) {
-    return false;
-  }
+  ++depth_;
   switch (state_) {
     case State::kShapeValue:
       state_ = State::kShape;
@@ -177,11 +162,6 @@ bool HeaderBuilder::scalar(std::string_view found) {
   }
   end_ignored();
   return true;
-}
-
-bool HeaderBuilder::enter() {
-  return ++depth_ <= kMaxDepth ||
-         fail("recursion limit exceeded: more than " + std::to_string(kMaxDepth) + " levels");
 }
 
 /// Back to the tensor once the unknown field's value is complete.

@@ -6,32 +6,31 @@
 
 #include "format/header_content.h"
 #include "format/header_state.h"
+#include "format/json_events.h"
 #include "format/tensor_builder.h"
 
 namespace torch_safetensors::format {
 
 /// Turns the events of a JSON parser, in the order of the text, into a `HeaderContent`: the format's
-/// rules about which value may stand where. Every event returns false, with the reason in
-/// `error()`, where the header is refused; no event may follow.
-class HeaderBuilder {
+/// rules about which value may stand where.
+class HeaderBuilder final : public JsonEvents {
  public:
   /// `header` is filled, and must outlive the builder. So must the text of keys that are handed in.
   explicit HeaderBuilder(HeaderContent& header) : header_(header) {}
   HeaderBuilder(const HeaderBuilder&) = delete;
   HeaderBuilder& operator=(const HeaderBuilder&) = delete;
 
-  const std::string& error() const { return error_; }
+  const std::string& error() const override { return error_; }
 
-  bool on_null();
-  bool on_bool();
-  /// `text` as it stands in the JSON: a converted number has lost the difference of 2, 2.0 and 2e0.
-  bool on_number(std::string_view text);
-  bool on_string(std::string_view text);
-  bool on_key(std::string_view key);
-  bool on_object_begin();
-  bool on_object_end();
-  bool on_array_begin();
-  bool on_array_end();
+  bool on_null() override;
+  bool on_bool() override;
+  bool on_number(std::string_view text) override;
+  bool on_string(std::string_view text) override;
+  bool on_key(std::string_view key) override;
+  bool on_object_begin() override;
+  bool on_object_end() override;
+  bool on_array_begin() override;
+  bool on_array_end() override;
 
  private:
   using State = HeaderState;
@@ -40,7 +39,6 @@ class HeaderBuilder {
   bool unexpected(std::string_view found);
   bool scalar(std::string_view found);
 
-  bool enter();
   void end_ignored();
   bool begin_metadata();
   bool begin_field(std::string_view key);

@@ -45,7 +45,7 @@ bool is_in_memory(int descriptor, uint64_t offset) {
 }
 
 bool is_worth_it(const File& file) {
-  if (file.size() < kMinSize || !fits_in_memory(file.size())) {
+  if (file.size() < kMinSize) {
     return false;
   }
   for (uint64_t i = 0; i < kProbes; ++i) {
@@ -56,34 +56,56 @@ bool is_worth_it(const File& file) {
   return false;
 }
 
+/// A file of the thread's own: the caller's may be closed any time.
+struct OwnFile {
+  Descriptor descriptor;
+  uint64_t size;
+};
+
 /// Reads to `nowhere`: what counts is that the pages are in memory then. An error is for others to meet.
-void read_all(const Descriptor& file, uint64_t size, std::span<char> nowhere, const std::atomic<bool>& stop) {
-  for (uint64_t offset = 0; offset < size && !stop; offset += nowhere.size()) {
+void read_all(const OwnFile& file, std::span<char> nowhere, const std::atomic<bool>& stop) {
+  for (uint64_t offset = 0; offset < file.size && !stop; offset += nowhere.size()) {
     if (retry([&] {
-          return ::pread(file.get(), nowhere.data(), nowhere.size(), static_cast<off_t>(offset));
+          return ::pread(file.descriptor.get(), nowhere.data(), nowhere.size(), static_cast<off_t>(offset));
         }) <= 0) {
       return;
     }
   }
 }
 
+std::vector<OwnFile> files_worth_it(std::span<const File* const> files) {
+  std::vector<OwnFile> own;
+  uint64_t size = 0;
+  for (const File* file : files) {
+    size += file->size();
+    if (is_worth_it(*file)) {
+      if (Descriptor descriptor(::fcntl(file->descriptor(), F_DUPFD_CLOEXEC, 0)); descriptor) {
+        own.push_back({std::move(descriptor), file->size()});
+      }
+    }
+  }
+  if (!fits_in_memory(size)) {
+    own.clear();
+  }
+  return own;
+}
+
 #endif
 
 }  // namespace
 
-ReadAhead::ReadAhead([[maybe_unused]] const File& file) noexcept {
+ReadAhead::ReadAhead([[maybe_unused]] std::span<const File* const> files) noexcept {
 #if defined(RWF_NOWAIT)
   try {
-    if (is_worth_it(file)) {
-      Descriptor own(::fcntl(file.descriptor(), F_DUPFD_CLOEXEC, 0));
-      if (own) {
-        stop_ = std::make_shared<std::atomic<bool>>(false);
-        std::vector<char> nowhere(kStep);
-        std::thread([own = std::move(own), size = file.size(), nowhere = std::move(nowhere),
-                     stop = stop_]() mutable {
-          read_all(own, size, nowhere, *stop);
-        }).detach();
-      }
+    std::vector<OwnFile> own = files_worth_it(files);
+    if (!own.empty()) {
+      stop_ = std::make_shared<std::atomic<bool>>(false);
+      std::vector<char> nowhere(kStep);
+      std::thread([own = std::move(own), nowhere = std::move(nowhere), stop = stop_]() mutable {
+        for (const OwnFile& file : own) {
+          read_all(file, nowhere, *stop);
+        }
+      }).detach();
     }
   } catch (const std::exception&) {
     // No thread, no memory: the pages are read when they are touched.

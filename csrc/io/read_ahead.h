@@ -3,19 +3,21 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "io/file.h"
 
 namespace torch_safetensors::io {
 
-/// Has a file read from the disk in the background, ahead of whoever touches its pages.
+/// Has files read from the disk in the background, one after the other, ahead of whoever touches their pages.
 ///
 /// A page fault reads as much as the device's read-ahead says, usually 128 KiB, and waits for it: a disk that
 /// could do several times as much stands still in between.
 class ReadAhead {
  public:
-  /// Does nothing where the file is in memory already, or too large to stay there, or small. Never throws.
-  explicit ReadAhead(const File& file) noexcept;
+  /// Does nothing where they are too large to stay in memory, and leaves out those that are there already, or
+  /// small. Never throws.
+  explicit ReadAhead(std::span<const File* const> files) noexcept;
   /// Has it end soon. Does not wait for that.
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "io/dead_file.h"
+#include "io/directory.h"
 #include "io/file_lock.h"
 #include "io/os_error.h"
 #include "io/path_checks.h"
@@ -18,6 +19,8 @@
 
 namespace torch_safetensors::io {
 namespace {
+
+constexpr std::string_view kPrefix = ".st-";
 
 /// Saves to one target at a time, and leftovers that cannot be removed.
 constexpr int kMaxSlots = 1024;
@@ -88,7 +91,7 @@ void sweep(const std::string& prefix, int slot) {
 }  // namespace
 
 TemporaryFile::TemporaryFile(const SaveTarget& target, mode_t mode, const std::string& given) {
-  const std::string prefix = target.directory + ".st-" + hash(target.name) + "-";
+  const std::string prefix = target.directory + std::string(kPrefix) + hash(target.name) + "-";
   int slot = 0;
   for (; slot < kMaxSlots && !descriptor_; ++slot) {
     path_ = prefix + std::to_string(slot);
@@ -127,5 +130,13 @@ bool TemporaryFile::is_in_place(const std::string& given) const {
 }
 
 void TemporaryFile::release() { descriptor_.close(); }
+
+void remove_dead_files(const std::string& directory) {
+  for (const std::string& name : list_directory(directory)) {
+    if (name.starts_with(kPrefix)) {
+      remove_if_dead(directory + "/" + name);
+    }
+  }
+}
 
 }  // namespace torch_safetensors::io

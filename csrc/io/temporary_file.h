@@ -41,4 +41,7 @@ class TemporaryFile {
   Descriptor descriptor_;
 };
 
+/// Removes what killed saves to any target left in a directory. Throws OsError where it cannot be listed.
+void remove_dead_files(const std::string& directory);
+
 }  // namespace torch_safetensors::io

@@ -18,9 +18,9 @@ namespace torch_safetensors::modules {
 namespace {
 
 using tensors::ByteRange;
+using tensors::Checkpoint;
 using tensors::Identity;
 using tensors::NamedTensor;
-using tensors::OpenFile;
 using tensors::Target;
 
 /// What a file and a model have to do with each other, found out before anything is written.
@@ -81,7 +81,7 @@ class FilledMemory {
   std::map<const void*, std::vector<ByteRange>> ranges_;
 };
 
-bool same_bytes(const OpenFile& file, const format::TensorEntry& a, const format::TensorEntry& b) {
+bool same_bytes(const Checkpoint& file, const format::TensorEntry& a, const format::TensorEntry& b) {
   if (a.dtype != b.dtype || a.nbytes() != b.nbytes()) {
     return false;
   }
@@ -92,7 +92,7 @@ bool same_bytes(const OpenFile& file, const format::TensorEntry& a, const format
 
 /// Of targets that are one tensor under several names, keeps the one with the smallest name. The others hold
 /// the same bytes, or loading would silently lose what they hold: then they are unexpected.
-void resolve_ties(const OpenFile& file, Match& match) {
+void resolve_ties(const Checkpoint& file, Match& match) {
   std::vector<std::tuple<Identity, std::string_view, const Target*>> sorted;
   sorted.reserve(match.targets.size());
   for (const Target& target : match.targets) {
@@ -112,7 +112,7 @@ void resolve_ties(const OpenFile& file, Match& match) {
   }
   // Neighbours in the file are read together; where views overlap, the later one in the file wins.
   std::sort(kept.begin(), kept.end(),
-            [](const Target& a, const Target& b) { return a.entry->begin < b.entry->begin; });
+            [&](const Target& a, const Target& b) { return file.is_before(*a.entry, *b.entry); });
   match.targets = std::move(kept);
 }
 
@@ -121,9 +121,9 @@ bool fits(at::IntArrayRef from, at::IntArrayRef into) {
   return from == into || (into.empty() && from == at::IntArrayRef{1});
 }
 
-void add_target(const OpenFile& file, const NamedTensor& named, const format::TensorEntry& entry,
+void add_target(const Checkpoint& file, const NamedTensor& named, const format::TensorEntry& entry,
                 Match& match) {
-  const tensors::TensorType type = tensors::tensor_type(file.source(), entry);
+  const tensors::TensorType type = tensors::tensor_type(file.source_of(entry), entry);
   if (fits(type.sizes, named.tensor.sizes())) {
     match.targets.push_back({&entry, named.tensor});
     return;
@@ -157,7 +157,7 @@ void find_missing(const std::vector<const NamedTensor*>& absent,
   }
 }
 
-Match match_names(const Model& model, const OpenFile& file,
+Match match_names(const Model& model, const Checkpoint& file,
                   const std::unordered_set<std::string>& may_be_missing) {
   Match match;
   std::unordered_set<std::string_view> known;
@@ -168,15 +168,15 @@ Match match_names(const Model& model, const OpenFile& file,
         format::in_quotes(named.name),
         ": has no memory of its own to load into (it is sparse, or a subclass that wraps others)");
     known.insert(named.name);
-    if (const format::TensorEntry* entry = file.header().find(named.name)) {
+    if (const format::TensorEntry* entry = file.find(named.name)) {
       add_target(file, named, *entry, match);
     } else {
       absent.push_back(&named);
     }
   }
-  for (const format::TensorEntry& entry : file.header().tensors()) {
-    if (!known.contains(entry.name)) {
-      match.names.unexpected.emplace_back(entry.name);
+  for (const format::TensorEntry* entry : file.entries()) {
+    if (!known.contains(entry->name)) {
+      match.names.unexpected.emplace_back(entry->name);
     }
   }
   find_missing(absent, may_be_missing, match);
@@ -194,7 +194,7 @@ std::string list(const std::vector<std::string>& names) {
 }
 
 /// The words are those of torch's `load_state_dict`, which people search for.
-void check_match(const Model& model, const OpenFile& file, const Match& match, bool strict) {
+void check_match(const Model& model, const Checkpoint& file, const Match& match, bool strict) {
   std::string problems;
   if (strict && !match.names.missing.empty()) {
     problems += "\n    Missing key(s) in state_dict: " + list(match.names.missing);
@@ -215,7 +215,7 @@ void check_match(const Model& model, const OpenFile& file, const Match& match, b
 
 LoadModelResult check_model(const Model& model, const std::string& filename, bool strict,
                             const std::unordered_set<std::string>& may_be_missing) {
-  const OpenFile file(filename, "auto");
+  const Checkpoint file(filename, "auto");
   Match match = match_names(model, file, may_be_missing);
   check_match(model, file, match, strict);
   return std::move(match.names);
@@ -225,12 +225,13 @@ LoadModelResult load_model(const Model& model, const std::string& filename, bool
                            std::string_view backend, const std::unordered_set<std::string>& may_be_missing,
                            bool verify) {
   const at::NoGradGuard no_grad;
-  const OpenFile file(filename, backend);
+  const Checkpoint file(filename, backend);
   Match match = match_names(model, file, may_be_missing);
   check_match(model, file, match, strict);
   for (const Target& target : match.targets) {
-    tensors::check_writable(target.out, tensors::tensor_type(file.source(), *target.entry).dtype,
-                            file.source() + ": tensor " + format::in_quotes(target.entry->name));
+    tensors::check_writable(
+        target.out, tensors::tensor_type(file.source_of(*target.entry), *target.entry).dtype,
+        file.source_of(*target.entry) + ": tensor " + format::in_quotes(target.entry->name));
   }
   if (verify) {
     file.verify();

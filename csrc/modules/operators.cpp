@@ -1,6 +1,7 @@
 #include "modules/operators.h"
 
 #include "tensors/save_plan.h"
+#include "tensors/shared_storage.h"
 
 namespace torch_safetensors::modules {
 namespace {
@@ -23,6 +24,14 @@ NameLists check_model_dict(const std::string& filename, const std::string& class
                            bool strict) {
   return to_lists(check_model({class_name, tensors::to_named(tensors)}, filename, strict,
                               {may_be_missing.begin(), may_be_missing.end()}));
+}
+
+Metadata dropped_names(const TensorDict& tensors) {
+  Metadata result;
+  for (const auto& [name, kept] : tensors::find_dropped_names(tensors::to_named(tensors))) {
+    result.insert(name, kept);
+  }
+  return result;
 }
 
 std::string save_model_for_python(const std::string& filename, const std::string& names,

@@ -23,6 +23,9 @@ NameLists check_model_dict(const std::string& filename, const std::string& class
                            const TensorDict& tensors, const std::vector<std::string>& may_be_missing,
                            bool strict);
 
+/// Names that `save_model` does not write, each with the one that it writes in its place.
+Metadata dropped_names(const TensorDict& tensors);
+
 /// To be saved, its tensors are as in tensors/python_save.h.
 std::string save_model_for_python(const std::string& filename, const std::string& names,
                                   const std::vector<int64_t>& name_sizes,

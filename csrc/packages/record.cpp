@@ -70,12 +70,12 @@ const format::TensorEntry* Record::weight(std::string_view name) const {
   return weights_.find(found == kept_.end() ? name : found->second);
 }
 
-const format::TensorEntry* Record::find_in(const format::Header& header,
+const format::TensorEntry* Record::find_in(const tensors::Checkpoint& file,
                                            const format::TensorEntry& weight) const {
-  const format::TensorEntry* entry = header.find(weight.name);
+  const format::TensorEntry* entry = file.find(weight.name);
   const auto [begin, end] = dropped_.equal_range(std::string(weight.name));
   for (auto name = begin; entry == nullptr && name != end; ++name) {
-    entry = header.find(name->second);
+    entry = file.find(name->second);
   }
   return entry;
 }

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "format/header.h"
+#include "tensors/checkpoint.h"
 #include "torch_safetensors/torch_safetensors.h"
 
 namespace torch_safetensors::packages {
@@ -30,8 +31,9 @@ class Record {
   /// is none.
   const format::TensorEntry* weight(std::string_view name) const;
 
-  /// The tensor of `header` that has this weight, under any of its names. Null if there is none.
-  const format::TensorEntry* find_in(const format::Header& header, const format::TensorEntry& weight) const;
+  /// The tensor of `file` that has this weight, under any of its names. Null if there is none.
+  const format::TensorEntry* find_in(const tensors::Checkpoint& file,
+                                     const format::TensorEntry& weight) const;
 
   /// Throws SafetensorError unless the package records checksums of its weights.
   void require_checksums() const;

@@ -12,7 +12,7 @@ namespace torch_safetensors::packages {
 namespace {
 
 using format::TensorEntry;
-using tensors::OpenFile;
+using tensors::Checkpoint;
 
 /// Collects what is wrong with a file, so that one error tells of all of it.
 class Differences {
@@ -35,7 +35,7 @@ class Differences {
 
 std::vector<WeightsFile::Weight> WeightsFile::match(const Record& record,
                                                     const std::vector<std::string>& names,
-                                                    const OpenFile& file, bool strict) {
+                                                    const Checkpoint& file, bool strict) {
   Differences differences;
   std::vector<Weight> weights;
   for (const std::string& name : names) {
@@ -43,7 +43,7 @@ std::vector<WeightsFile::Weight> WeightsFile::match(const Record& record,
       continue;
     }
     const TensorEntry* const recorded = record.weight(name);
-    const TensorEntry* const found = recorded ? record.find_in(file.header(), *recorded) : nullptr;
+    const TensorEntry* const found = recorded ? record.find_in(file, *recorded) : nullptr;
     if (found == nullptr) {
       differences.add("missing", name);
     } else if (found->dtype != recorded->dtype || !std::ranges::equal(found->shape, recorded->shape)) {
@@ -55,9 +55,9 @@ std::vector<WeightsFile::Weight> WeightsFile::match(const Record& record,
     }
   }
   if (strict) {
-    for (const TensorEntry& entry : file.header().tensors()) {
-      if (!record.knows(entry.name)) {
-        differences.add("unexpected", entry.name);
+    for (const TensorEntry* entry : file.entries()) {
+      if (!record.knows(entry->name)) {
+        differences.add("unexpected", entry->name);
       }
     }
   }

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "packages/record.h"
-#include "tensors/open_file.h"
+#include "tensors/checkpoint.h"
 #include "torch_safetensors/packages.h"
 
 namespace torch_safetensors::packages {
@@ -46,11 +46,11 @@ class WeightsFile {
   };
 
   static std::vector<Weight> match(const Record& record, const std::vector<std::string>& names,
-                                   const tensors::OpenFile& file, bool strict);
+                                   const tensors::Checkpoint& file, bool strict);
   void require_digest(const Record& record) const;
   std::vector<const format::TensorEntry*> entries() const;
 
-  tensors::OpenFile file_;
+  tensors::Checkpoint file_;
   std::vector<Weight> weights_;
 };
 

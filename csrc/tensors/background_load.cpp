@@ -15,7 +15,7 @@ constexpr size_t kCpuChunk = size_t{8} << 20;
 
 }  // namespace
 
-BackgroundLoad::BackgroundLoad(FileBytes source, std::vector<NamedRows> rows, c10::Device device,
+BackgroundLoad::BackgroundLoad(CheckpointBytes source, std::vector<NamedRows> rows, c10::Device device,
                                const TransferSettings& settings, size_t buffer_size)
     : source_(source), rows_(std::move(rows)), device_(device), process_(::getpid()) {
   for (size_t i = 0; i < rows_.size(); ++i) {

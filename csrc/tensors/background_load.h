@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "staging/prefetch_queue.h"
-#include "tensors/byte_source.h"
+#include "tensors/checkpoint.h"
 #include "tensors/device_load.h"
 
 namespace torch_safetensors::tensors {
@@ -29,9 +29,9 @@ struct NamedRows {
 /// into the tensors, to other devices through the ring and a lane on which the tensors are allocated, too.
 class BackgroundLoad {
  public:
-  /// `rows` in the order of their sources; the file of `source` must outlive this. Throws std::system_error
-  /// if not one thread can be started.
-  BackgroundLoad(FileBytes source, std::vector<NamedRows> rows, c10::Device device,
+  /// `rows` in the order of their sources; the checkpoint of `source` must outlive this. Throws
+  /// std::system_error if not one thread can be started.
+  BackgroundLoad(CheckpointBytes source, std::vector<NamedRows> rows, c10::Device device,
                  const TransferSettings& settings, size_t buffer_size);
   ~BackgroundLoad() { stop(); }
   BackgroundLoad(const BackgroundLoad&) = delete;
@@ -60,7 +60,7 @@ class BackgroundLoad {
   void read_straight(const staging::Chunk& chunk) const;
   void read_through_ring(const staging::Chunk& chunk);
 
-  FileBytes source_;
+  CheckpointBytes source_;
   std::vector<NamedRows> rows_;
   std::unordered_map<std::string_view, size_t> by_name_;
   std::vector<staging::Item> items_;

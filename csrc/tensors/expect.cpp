@@ -14,22 +14,21 @@ std::string signature(const format::TensorEntry& entry) {
   return format::signature(entry.dtype, entry.shape);
 }
 
-void check_signature(const OpenFile& file, const format::TensorEntry& entry, const std::string& expect) {
+void check_signature(const Checkpoint& file, const format::TensorEntry& entry, const std::string& expect) {
   if (const std::string found = signature(entry); found != expect) {
-    throw_malformed(file.source(), "tensor " + format::in_quotes(entry.name) + ": the file holds " + found +
-                                       " but " + format::printable(expect) + " is expected");
+    throw_malformed(file.source_of(entry), "tensor " + format::in_quotes(entry.name) + ": the file holds " +
+                                               found + " but " + format::printable(expect) + " is expected");
   }
 }
 
 /// Every name was found, so the file has others where it has more.
-void check_exact(const OpenFile& file, std::vector<std::string> names) {
+void check_exact(const Checkpoint& file, std::vector<std::string> names) {
   std::sort(names.begin(), names.end());
-  for (const format::TensorEntry& entry : file.header().tensors()) {
-    if (!std::binary_search(names.begin(), names.end(), entry.name)) {
-      throw_malformed(file.source(), "tensor " + format::in_quotes(entry.name) +
-                                         ": not expected: the file holds " +
-                                         std::to_string(file.header().tensors().size()) + " tensors but " +
-                                         std::to_string(names.size()) + " are expected");
+  for (const format::TensorEntry* entry : file.entries()) {
+    if (!std::binary_search(names.begin(), names.end(), entry->name)) {
+      throw_malformed(file.source(), "tensor " + format::in_quotes(entry->name) +
+                                         ": not expected: the file holds " + std::to_string(file.size()) +
+                                         " tensors but " + std::to_string(names.size()) + " are expected");
     }
   }
 }
@@ -39,10 +38,10 @@ void check_exact(const OpenFile& file, std::vector<std::string> names) {
 std::tuple<std::vector<std::string>, std::vector<std::string>> signatures(const std::string& filename) {
   std::vector<std::string> names;
   std::vector<std::string> expect;
-  const OpenFile file(filename, "auto");
-  for (const format::TensorEntry& entry : file.header().tensors()) {
-    names.emplace_back(entry.name);
-    expect.push_back(signature(entry));
+  const Checkpoint file(filename, "auto");
+  for (const format::TensorEntry* entry : file.entries()) {
+    names.emplace_back(entry->name);
+    expect.push_back(signature(*entry));
   }
   return {std::move(names), std::move(expect)};
 }
@@ -53,7 +52,7 @@ std::vector<at::Tensor> load_expected(const std::string& filename, const std::ve
                                       bool verify) {
   TORCH_CHECK_VALUE(!expect || expect->size() == names.size(), "expect has ", expect ? expect->size() : 0,
                     " entries for ", names.size(), " names");
-  const OpenFile file(filename, backend);
+  const Checkpoint file(filename, backend);
   std::vector<const format::TensorEntry*> entries;
   entries.reserve(names.size());
   for (size_t i = 0; i < names.size(); ++i) {

@@ -5,7 +5,7 @@
 #include <tuple>
 #include <vector>
 
-#include "tensors/open_file.h"
+#include "tensors/checkpoint.h"
 
 namespace torch_safetensors::tensors {
 

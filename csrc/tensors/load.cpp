@@ -4,9 +4,9 @@
 
 #include "format/text.h"
 #include "io/parallel_copy.h"
+#include "tensors/checkpoint.h"
 #include "tensors/checksums.h"
 #include "tensors/device_load.h"
-#include "tensors/open_file.h"
 #include "tensors/source.h"
 
 namespace torch_safetensors {
@@ -20,7 +20,7 @@ TensorDict to_dict(Loaded loaded) {
   TensorDict dict;
   dict.reserve(loaded.tensors.size());
   for (size_t i = 0; i < loaded.tensors.size(); ++i) {
-    dict.insert(std::string(loaded.header.tensors()[i].name), std::move(loaded.tensors[i]));
+    dict.insert(std::string(loaded.names[i]), std::move(loaded.tensors[i]));
   }
   return dict;
 }
@@ -45,6 +45,11 @@ std::optional<std::vector<at::Tensor>> load_bytes_to(const format::Header& heade
   return load_to_device(MemoryBytes(bytes), wanted, device, {});
 }
 
+Loaded loaded(format::Header header, std::vector<at::Tensor> tensors) {
+  std::vector<std::string_view> names = names_of(entries_of(header));
+  return {std::move(header), std::move(names), std::move(tensors)};
+}
+
 void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
   TORCH_CHECK_VALUE(data.scalar_type() == at::kByte && data.dim() == 1,
                     "data must be a 1-D uint8 tensor, not ", data.scalar_type(), " of shape ", data.sizes());
@@ -56,35 +61,21 @@ void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
 
 }  // namespace
 
-std::vector<std::string_view> name_views_of(const format::Header& header) {
+std::vector<std::string_view> names_of(std::span<const format::TensorEntry* const> entries) {
   std::vector<std::string_view> names;
-  names.reserve(header.tensors().size());
-  for (const format::TensorEntry& entry : header.tensors()) {
-    names.push_back(entry.name);
+  names.reserve(entries.size());
+  for (const format::TensorEntry* entry : entries) {
+    names.push_back(entry->name);
   }
   return names;
 }
 
-std::vector<std::string> names_of(const format::Header& header) {
-  const std::vector<std::string_view> names = name_views_of(header);
-  return {names.begin(), names.end()};
-}
-
-Metadata metadata_of(const format::Header& header) {
-  Metadata result;
-  if (header.metadata()) {
-    for (const auto& [key, value] : header.metadata()->pairs()) {
-      result.insert(std::string(key), std::string(value));
-    }
-  }
-  return result;
-}
-
 Loaded load_all(const std::string& filename, at::Device device, std::string_view backend,
                 const TransferOptions& options, bool verify) {
-  OpenFile file(filename, backend);
-  std::vector<at::Tensor> tensors = file.read_all(device, options, verify);
-  return {std::move(file).take_header(), std::move(tensors)};
+  auto file = std::make_unique<Checkpoint>(filename, backend);
+  std::vector<at::Tensor> tensors = file->read_all(device, options, verify);
+  std::vector<std::string_view> names = names_of(file->entries());
+  return {std::move(file), std::move(names), std::move(tensors)};
 }
 
 Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verify) {
@@ -101,7 +92,7 @@ Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verif
   }
   if (!device.is_cpu() && !device.is_meta()) {
     if (auto tensors = load_bytes_to(header, bytes.subspan(data_begin), device)) {
-      return {std::move(header), std::move(*tensors)};
+      return loaded(std::move(header), *std::move(tensors));
     }
   }
   const bool on_meta = device.is_meta();
@@ -133,12 +124,12 @@ Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verif
   }
   io::HugePages fresh(copied);
   io::copy_ranges(copies, &fresh);
-  return {std::move(header), to_device(std::move(tensors), device)};
+  return loaded(std::move(header), to_device(std::move(tensors), device));
 }
 
-void verify_file(const std::string& filename) { OpenFile(filename, "auto").verify(); }
+void verify_file(const std::string& filename) { Checkpoint(filename, "auto").verify(); }
 
-void prefetch(const OpenFile& file, const std::vector<std::string>& names) {
+void prefetch(const Checkpoint& file, const std::vector<std::string>& names) {
   std::vector<const format::TensorEntry*> entries;
   for (const std::string& name : names) {
     entries.push_back(&file.entry(name));
@@ -158,21 +149,21 @@ TensorDict load(const at::Tensor& data, at::Device device, bool copy, bool verif
 
 at::Tensor load_tensor(const std::string& filename, std::string_view name, at::Device device,
                        std::string_view backend, bool verify) {
-  const tensors::OpenFile file(filename, backend);
+  const tensors::Checkpoint file(filename, backend);
   const format::TensorEntry* const entries[] = {&file.entry(name)};
   return std::move(file.read(entries, device, {}, verify).front());
 }
 
 void prefetch(const std::string& filename, const std::vector<std::string>& names) {
-  tensors::prefetch(tensors::OpenFile(filename, "auto"), names);
+  tensors::prefetch(tensors::Checkpoint(filename, "auto"), names);
 }
 
 std::vector<std::string> keys(const std::string& filename) {
-  return tensors::names_of(tensors::OpenFile(filename, "auto").header());
+  const tensors::Checkpoint file(filename, "auto");
+  const std::vector<std::string_view> names = tensors::names_of(file.entries());
+  return {names.begin(), names.end()};
 }
 
-Metadata metadata(const std::string& filename) {
-  return tensors::metadata_of(tensors::OpenFile(filename, "auto").header());
-}
+Metadata metadata(const std::string& filename) { return tensors::Checkpoint(filename, "auto").metadata(); }
 
 }  // namespace torch_safetensors

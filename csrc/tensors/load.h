@@ -1,19 +1,23 @@
 #pragma once
 
+#include <memory>
 #include <string>
-#include <tuple>
+#include <string_view>
+#include <variant>
 #include <vector>
 
 #include "format/header.h"
-#include "tensors/open_file.h"
+#include "tensors/checkpoint.h"
 #include "tensors/transfer_options.h"
 #include "torch_safetensors/torch_safetensors.h"
 
 namespace torch_safetensors::tensors {
 
-/// All tensors of a file or buffer, in the order of the header, which is that of their data.
+/// All tensors of a checkpoint or buffer, in the order of their data.
 struct Loaded {
-  format::Header header;
+  /// What the names belong to.
+  std::variant<std::unique_ptr<Checkpoint>, format::Header> owner;
+  std::vector<std::string_view> names;
   std::vector<at::Tensor> tensors;
 };
 
@@ -24,20 +28,14 @@ Loaded load_all(const std::string& filename, at::Device device, std::string_view
 /// What the public `load` loads.
 Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verify = false);
 
-/// Throws SafetensorError unless the bytes of all tensors have the checksums that the file records.
+/// Throws SafetensorError unless the bytes of all tensors have the checksums that their files record.
 void verify_file(const std::string& filename);
 
 /// What the public `prefetch` does, of a file that is open. Throws SafetensorError for a name it does not
 /// have.
-void prefetch(const OpenFile& file, const std::vector<std::string>& names);
+void prefetch(const Checkpoint& file, const std::vector<std::string>& names);
 
-/// The names of the tensors, in the order of the data.
-std::vector<std::string> names_of(const format::Header& header);
-
-/// The same, as long as the header lives.
-std::vector<std::string_view> name_views_of(const format::Header& header);
-
-/// The metadata as operators return it; empty where the header has none.
-Metadata metadata_of(const format::Header& header);
+/// The names of entries, which live as long as these.
+std::vector<std::string_view> names_of(std::span<const format::TensorEntry* const> entries);
 
 }  // namespace torch_safetensors::tensors

@@ -125,14 +125,6 @@ void OpenFile::will_need(std::span<const format::TensorEntry* const> entries) co
   }
 }
 
-std::vector<at::Tensor> OpenFile::read_all(c10::Device device, const TransferOptions& options,
-                                           bool verify) const {
-  if (backend_ == Backend::kMmap && device.is_cpu()) {
-    mapping()->read_ahead(file_);
-  }
-  return read(entries_of(header_), device, options, verify);
-}
-
 std::vector<at::Tensor> OpenFile::read_mapped(std::span<const format::TensorEntry* const> entries) const {
   const c10::intrusive_ptr<SharedMapping> pages = mapping();
   std::vector<at::Tensor> tensors;

@@ -4,8 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,12 +35,12 @@ class SharedMapping : public c10::intrusive_ptr_target {
   explicit SharedMapping(const io::File& file) : mapping_(file) {}
   std::span<std::byte> bytes() const { return mapping_.bytes(); }
 
-  /// Has the system read all of it, for as long as this lives (io/read_ahead.h).
-  void read_ahead(const io::File& file) { read_ahead_.emplace(file); }
+  /// Keeps what reads its file in the background alive, too.
+  void keep(std::shared_ptr<io::ReadAhead> ahead) { ahead_ = std::move(ahead); }
 
  private:
   io::Mapping mapping_;
-  std::optional<io::ReadAhead> read_ahead_;
+  std::shared_ptr<io::ReadAhead> ahead_;
 };
 
 /// A safetensors file that is open and whose header is valid. Safe to use from several threads.
@@ -52,9 +52,6 @@ class OpenFile {
 
   const format::Header& header() const { return header_; }
 
-  /// The same, handed over: nothing else of the file is of use then.
-  format::Header take_header() && { return std::move(header_); }
-
   /// The path, as it stands in front of messages.
   const std::string& source() const { return source_; }
 
@@ -63,6 +60,11 @@ class OpenFile {
 
   /// The entry of that name. Throws SafetensorError.
   const format::TensorEntry& entry(std::string_view name) const;
+
+  const io::File& file() const { return file_; }
+
+  /// Has its mapping keep this, too.
+  void keep(std::shared_ptr<io::ReadAhead> ahead) const { mapping()->keep(std::move(ahead)); }
 
   /// The bytes of the file, as long as this lives.
   FileBytes bytes() const { return FileBytes(file_); }
@@ -83,11 +85,6 @@ class OpenFile {
   /// Has the system begin to read their bytes into memory (io/will_need.h), for a `read` or `read_into` to
   /// come.
   void will_need(std::span<const format::TensorEntry* const> entries) const;
-
-  /// All tensors, in the order of the header. Nearly always all of them are used soon: a mapped file that is
-  /// not in memory is read ahead in the background.
-  std::vector<at::Tensor> read_all(c10::Device device, const TransferOptions& options = {},
-                                   bool verify = false) const;
 
   /// Throws SafetensorError unless the bytes of all tensors have the checksums that the file records.
   void verify() const;

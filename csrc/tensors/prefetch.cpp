@@ -14,14 +14,14 @@ namespace {
 using Answer = staging::PrefetchQueue::Answer;
 
 /// One part of a file as `Prefetch` loads it.
-NamedRows rows_of(const OpenFile& file, const std::string& name, int64_t begin, int64_t end) {
+NamedRows rows_of(const Checkpoint& file, const std::string& name, int64_t begin, int64_t end) {
   const format::TensorEntry& entry = file.entry(name);
-  NamedRows rows{name, {tensor_type(file.source(), entry), file.position(entry)}};
+  NamedRows rows{name, {tensor_type(file.source_of(entry), entry), file.position(entry)}};
   if (begin == -1 && end == -1) {
     return rows;
   }
   TensorType& type = rows.wanted.type;
-  const std::string label = file.source() + ": tensor " + format::in_quotes(name);
+  const std::string label = file.source_of(entry) + ": tensor " + format::in_quotes(name);
   TORCH_CHECK_VALUE(!type.sizes.empty(), label, ": has no dimension to slice");
   TORCH_CHECK_VALUE(0 <= begin && begin <= end && end <= type.sizes[0], label, ": rows [", begin, ", ", end,
                     ") are not within its ", type.sizes[0]);
@@ -38,7 +38,7 @@ Prefetch::Prefetch(c10::intrusive_ptr<SafeOpen> file, const std::vector<std::str
                    const std::vector<int64_t>& begins, const std::vector<int64_t>& ends, c10::Device device,
                    int64_t threads, std::optional<int64_t> buffer_size, std::optional<int64_t> ring_size)
     : file_(std::move(file)) {
-  const OpenFile& open = file_->file();
+  const Checkpoint& open = file_->file();
   TORCH_CHECK_VALUE(begins.size() == names.size() && ends.size() == names.size(),
                     "prefetch needs a begin and an end for each name");
   TORCH_CHECK_VALUE(!device.is_meta(), open.source(), ": there is nothing to prefetch to the meta device");

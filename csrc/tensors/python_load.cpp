@@ -8,7 +8,7 @@ constexpr size_t kMany = 1000;
 
 PythonLoadResult in_steps(Loaded loaded) {
   if (loaded.tensors.size() < kMany) {
-    return {names_of(loaded.header), std::move(loaded.tensors), std::nullopt};
+    return {{loaded.names.begin(), loaded.names.end()}, std::move(loaded.tensors), std::nullopt};
   }
   return {{}, {}, c10::make_intrusive<PythonLoad>(std::move(loaded))};
 }
@@ -16,7 +16,7 @@ PythonLoadResult in_steps(Loaded loaded) {
 }  // namespace
 
 PythonLoad::Parts PythonLoad::take() {
-  auto [names, separator] = join_names(name_views_of(loaded_.header));
+  auto [names, separator] = join_names(loaded_.names);
   return {std::move(names), std::move(separator), std::move(loaded_.tensors)};
 }
 

@@ -86,24 +86,20 @@ c10::intrusive_ptr<SafeOpen> SafeOpen::reopen(const Arguments& arguments) {
   return c10::make_intrusive<SafeOpen>(filename, c10::Device(device), backend);
 }
 
-std::vector<std::string> SafeOpen::keys() const { return names_of(file_.header()); }
-
-JoinedNames SafeOpen::joined_keys() const { return join_names(name_views_of(file_.header())); }
-
-JoinedNames SafeOpen::joined_sorted_keys() const {
-  std::vector<std::string_view> names;
-  names.reserve(file_.header().by_name().size());
-  for (const uint32_t index : file_.header().by_name()) {
-    names.push_back(file_.header().tensors()[index].name);
-  }
-  return join_names(names);
+std::vector<std::string> SafeOpen::keys() const {
+  const std::vector<std::string_view> names = names_of(file_.entries());
+  return {names.begin(), names.end()};
 }
 
-bool SafeOpen::contains(const std::string& name) const { return file_.header().find(name) != nullptr; }
+JoinedNames SafeOpen::joined_keys() const { return join_names(names_of(file_.entries())); }
 
-bool SafeOpen::has_metadata() const { return file_.header().metadata().has_value(); }
+JoinedNames SafeOpen::joined_sorted_keys() const { return join_names(names_of(file_.sorted_entries())); }
 
-Metadata SafeOpen::metadata() const { return metadata_of(file_.header()); }
+bool SafeOpen::contains(const std::string& name) const { return file_.find(name) != nullptr; }
+
+bool SafeOpen::has_metadata() const { return file_.has_metadata(); }
+
+Metadata SafeOpen::metadata() const { return file_.metadata(); }
 
 at::Tensor SafeOpen::get_tensor(const std::string& name) const {
   const OutsideOfModes guard;
@@ -112,11 +108,23 @@ at::Tensor SafeOpen::get_tensor(const std::string& name) const {
 
 std::vector<at::Tensor> SafeOpen::get_tensors(const std::vector<std::string>& names) const {
   const OutsideOfModes guard;
+  return file_.read(entries_of(names), device_);
+}
+
+std::vector<at::Tensor> SafeOpen::get_tensors_on(const std::vector<std::string>& names, c10::Device device,
+                                                 std::optional<int64_t> threads,
+                                                 std::optional<int64_t> ring_size, bool verify) const {
+  const OutsideOfModes guard;
+  return file_.read(entries_of(names), device, {threads, ring_size}, verify);
+}
+
+std::vector<const format::TensorEntry*> SafeOpen::entries_of(const std::vector<std::string>& names) const {
   std::vector<const format::TensorEntry*> entries;
+  entries.reserve(names.size());
   for (const std::string& name : names) {
     entries.push_back(&file_.entry(name));
   }
-  return file_.read(entries, device_);
+  return entries;
 }
 
 at::Tensor SafeOpen::get_meta(const std::string& name) const {
@@ -142,8 +150,8 @@ at::Tensor SafeOpen::get_slice(const std::string& name, int64_t dim, std::option
                                std::optional<int64_t> end, int64_t step) const {
   const OutsideOfModes guard;
   const format::TensorEntry& entry = file_.entry(name);
-  StridedView view = whole(tensor_type(file_.source(), entry));
-  const std::string label = file_.source() + ": tensor " + format::in_quotes(name);
+  StridedView view = whole(tensor_type(file_.source_of(entry), entry));
+  const std::string label = file_.source_of(entry) + ": tensor " + format::in_quotes(name);
   TORCH_CHECK_VALUE(!view.sizes.empty(), label, ": has no dimension to slice");
   TORCH_CHECK_VALUE(step > 0, label, ": slice step must be positive, not ", step);
   dim = at::maybe_wrap_dim(dim, static_cast<int64_t>(view.sizes.size()));
@@ -153,7 +161,7 @@ at::Tensor SafeOpen::get_slice(const std::string& name, int64_t dim, std::option
   view.sizes[dim] = last > first ? (last - first - 1) / step + 1 : 0;
   view.offset = first * view.strides[dim];
   view.strides[dim] = std::min(step, size) * view.strides[dim];
-  return file_.read_view(entry, view, device_);
+  return file_.file_of(entry).read_view(entry, view, device_);
 }
 
 at::Tensor SafeOpen::get_view(const std::string& name, std::vector<int64_t> sizes,
@@ -161,9 +169,9 @@ at::Tensor SafeOpen::get_view(const std::string& name, std::vector<int64_t> size
   const OutsideOfModes guard;
   const format::TensorEntry& entry = file_.entry(name);
   const StridedView view{std::move(sizes), std::move(strides), offset};
-  check_view(view, tensor_type(file_.source(), entry),
-             file_.source() + ": tensor " + format::in_quotes(name));
-  return file_.read_view(entry, view, device_);
+  check_view(view, tensor_type(file_.source_of(entry), entry),
+             file_.source_of(entry) + ": tensor " + format::in_quotes(name));
+  return file_.file_of(entry).read_view(entry, view, device_);
 }
 
 void SafeOpen::load_into(const std::vector<std::string>& names,

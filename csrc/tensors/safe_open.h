@@ -6,15 +6,15 @@
 #include <tuple>
 #include <vector>
 
+#include "tensors/checkpoint.h"
 #include "tensors/joined_names.h"
 #include "tensors/load.h"
-#include "tensors/open_file.h"
 #include "torch_safetensors/torch_safetensors.h"
 
 namespace torch_safetensors::tensors {
 
-/// `torch.classes.safetensors.SafeOpen`: a file that stays open and is read by name, for TorchScript and for
-/// the Python `safe_open`. Pickled as its arguments and opened again.
+/// `torch.classes.safetensors.SafeOpen`: a checkpoint that stays open and is read by name, for TorchScript
+/// and for the Python `safe_open`. Pickled as its arguments and opened again.
 class SafeOpen : public torch::CustomClassHolder {
  public:
   SafeOpen(std::string filename, c10::Device device, std::string backend);
@@ -24,20 +24,25 @@ class SafeOpen : public torch::CustomClassHolder {
   Arguments arguments() const;
   static c10::intrusive_ptr<SafeOpen> reopen(const Arguments& arguments);
 
-  const OpenFile& file() const { return file_; }
+  const Checkpoint& file() const { return file_; }
 
   /// In the order of the data.
   std::vector<std::string> keys() const;
   /// For the Python package: in the order of the data, and sorted by their bytes.
   JoinedNames joined_keys() const;
   JoinedNames joined_sorted_keys() const;
-  int64_t size() const { return static_cast<int64_t>(file_.header().tensors().size()); }
+  int64_t size() const { return static_cast<int64_t>(file_.size()); }
   bool contains(const std::string& name) const;
   bool has_metadata() const;
   Metadata metadata() const;
 
   at::Tensor get_tensor(const std::string& name) const;
   std::vector<at::Tensor> get_tensors(const std::vector<std::string>& names) const;
+
+  /// For the Python package: `get_tensors` on any device, with what `load_file` has for this.
+  std::vector<at::Tensor> get_tensors_on(const std::vector<std::string>& names, c10::Device device,
+                                         std::optional<int64_t> threads, std::optional<int64_t> ring_size,
+                                         bool verify) const;
 
   /// On the meta device: dtype and shape as torch has them, no data.
   at::Tensor get_meta(const std::string& name) const;
@@ -46,7 +51,9 @@ class SafeOpen : public torch::CustomClassHolder {
   std::vector<int64_t> get_shape(const std::string& name) const;
   /// The format's name, e.g. "F32".
   std::string get_dtype(const std::string& name) const;
-  /// [begin, end) of the data, relative to the end of the header.
+  /// The path of the file that has the tensor, as it stands in messages.
+  std::string get_filename(const std::string& name) const { return file_.source_of(file_.entry(name)); }
+  /// [begin, end) of the data, relative to the end of the header of its file.
   std::vector<int64_t> get_data_offsets(const std::string& name) const;
 
   /// `tensor[..., start:end:step, ...]` in dimension `dim`, with Python's rules for bounds; reads no more
@@ -64,10 +71,12 @@ class SafeOpen : public torch::CustomClassHolder {
   void load_into(const std::vector<std::string>& names, const std::vector<at::Tensor>& tensors) const;
 
  private:
+  std::vector<const format::TensorEntry*> entries_of(const std::vector<std::string>& names) const;
+
   std::string filename_;
   c10::Device device_;
   std::string backend_;
-  OpenFile file_;
+  Checkpoint file_;
 };
 
 }  // namespace torch_safetensors::tensors

@@ -117,6 +117,10 @@ std::string SavePlan::write_to(const std::string& filename, bool fsync) const {
     }
   });
   file.write(batch);
+  return commit(file, path);
+}
+
+std::string commit(io::AtomicFile& file, const std::string& path) {
   if (file.commit() == io::Commit::kRenamed) {
     return {};
   }

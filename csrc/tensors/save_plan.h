@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "format/serialize.h"
+#include "io/atomic_file.h"
 #include "tensors/check_savable.h"
 #include "torch_safetensors/torch_safetensors.h"
 
@@ -41,6 +42,9 @@ class SavePlan {
   std::vector<NamedTensor> tensors_;
   format::SerializedHeader header_;
 };
+
+/// Puts a file under its name, `path`. Returns what to warn of, as `SavePlan::write_to` does.
+[[nodiscard]] std::string commit(io::AtomicFile& file, const std::string& path);
 
 /// Bytes that `save` would return; the tensors need no memory, so that graphs can ask before they run.
 int64_t saved_size(const TensorDict& tensors, const std::optional<Metadata>& metadata, bool checksum);

@@ -128,7 +128,7 @@ void check_writable(const at::Tensor& out, c10::ScalarType from, const std::stri
   check_conversion(from, out, label);
 }
 
-void write_into(const OpenFile& file, std::span<const Target> targets, const TransferOptions& options) {
+void write_into(const Checkpoint& file, std::span<const Target> targets, const TransferOptions& options) {
   const std::vector<bool> shared = overlapping(targets);
   std::vector<const format::TensorEntry*> entries;
   std::vector<std::span<std::byte>> destinations;
@@ -136,7 +136,7 @@ void write_into(const OpenFile& file, std::span<const Target> targets, const Tra
   std::vector<Target> copied;
   for (size_t i = 0; i < targets.size(); ++i) {
     const auto& [entry, out] = targets[i];
-    const bool is_own = !shared[i] && is_direct(out, tensor_type(file.source(), *entry).dtype);
+    const bool is_own = !shared[i] && is_direct(out, tensor_type(file.source_of(*entry), *entry).dtype);
     if (is_own && out.is_cpu()) {
       entries.push_back(entry);
       destinations.push_back(writable_bytes(out));
@@ -153,15 +153,15 @@ void write_into(const OpenFile& file, std::span<const Target> targets, const Tra
   }
 }
 
-void load_into(const OpenFile& file, const std::vector<std::string>& names,
+void load_into(const Checkpoint& file, const std::vector<std::string>& names,
                const std::vector<at::Tensor>& outs) {
   TORCH_CHECK_VALUE(names.size() == outs.size(), "there are ", names.size(), " names for ", outs.size(),
                     " tensors");
   std::vector<Target> targets;
   for (size_t i = 0; i < names.size(); ++i) {
     const format::TensorEntry& entry = file.entry(names[i]);
-    const TensorType type = tensor_type(file.source(), entry);
-    const std::string label = file.source() + ": tensor " + format::in_quotes(names[i]);
+    const TensorType type = tensor_type(file.source_of(entry), entry);
+    const std::string label = file.source_of(entry) + ": tensor " + format::in_quotes(names[i]);
     TORCH_CHECK_VALUE(outs[i].scalar_type() == type.dtype && outs[i].sizes() == at::IntArrayRef(type.sizes),
                       label, ": the file holds ", type.dtype, " ", at::IntArrayRef(type.sizes),
                       " but the tensor to load into is ", outs[i].scalar_type(), " ", outs[i].sizes());
@@ -174,7 +174,7 @@ void load_into(const OpenFile& file, const std::vector<std::string>& names,
 }  // namespace tensors
 
 void load_into(const std::string& filename, std::string_view name, const at::Tensor& out) {
-  tensors::load_into(tensors::OpenFile(filename, "auto"), {std::string(name)}, {out});
+  tensors::load_into(tensors::Checkpoint(filename, "auto"), {std::string(name)}, {out});
 }
 
 }  // namespace torch_safetensors

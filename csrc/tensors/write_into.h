@@ -3,7 +3,7 @@
 #include <span>
 #include <string>
 
-#include "tensors/open_file.h"
+#include "tensors/checkpoint.h"
 
 namespace torch_safetensors::tensors {
 
@@ -22,10 +22,10 @@ void check_writable(const at::Tensor& out, c10::ScalarType from, const std::stri
 /// Fills the targets, which have as many elements as their entries, straight into their memory where they are
 /// dense tensors of the file's dtype (in parallel; on devices through bounded host memory, device_load.h),
 /// with `copy_` elsewhere. Bumps each one's version, so that autograd sees the write. Targets are checked.
-void write_into(const OpenFile& file, std::span<const Target> targets, const TransferOptions& options = {});
+void write_into(const Checkpoint& file, std::span<const Target> targets, const TransferOptions& options = {});
 
 /// Both for tensors that must have exactly the file's shape and dtype.
-void load_into(const OpenFile& file, const std::vector<std::string>& names,
+void load_into(const Checkpoint& file, const std::vector<std::string>& names,
                const std::vector<at::Tensor>& outs);
 
 }  // namespace torch_safetensors::tensors

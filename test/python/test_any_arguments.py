@@ -64,7 +64,7 @@ def outcome(save_: Any, *arguments: Any) -> bytes | type[Exception]:
 
 
 def is_refused_only_here(tensors: dict[str, Tensor]) -> bool:
-    """The reference writes files that nobody can read (README.md, "Differences from the reference")."""
+    """The reference writes files that nobody can read (docs/migrating.md, "Differences")."""
     return "__metadata__" in tensors
 
 

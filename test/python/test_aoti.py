@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
-import re
-import runpy
 import sys
 import threading
 from collections.abc import Iterator
@@ -352,18 +349,3 @@ def test_a_swap_in_place_without_a_way_back(folder: Path, worker: Any) -> None:
 def test_not_a_package_of_ours(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(RuntimeError):
         aoti.load(tmp_path / "none.pt2", folder / "first.safetensors")
-
-
-def run_documented(folder: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs/deployment.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 2
-    program = folder / "program.py"  # TorchScript reads the source
-    program.write_text("".join(blocks))
-    os.chdir(folder)
-    runpy.run_path(str(program), run_name="program")
-
-
-def test_the_documented_example(tmp_path: Path, folder: Path) -> None:
-    assert folder  # its cache is used
-    run_in_process(run_documented, tmp_path)

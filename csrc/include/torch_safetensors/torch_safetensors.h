@@ -24,9 +24,11 @@ class Module;
 /// file, a name that it does not hold, or a model that it does not fit; c10::ValueError for a wrong argument
 /// or a tensor that cannot be saved. They name the tensor and the numbers, and the file where it is at fault.
 ///
-/// `filename` is a path in any encoding, without a NUL. `backend` is "mmap" (lazy, private copy-on-write
-/// pages), "pread" (read at once, in parallel, immune to later changes of the file) or "auto" (mmap on local
-/// file systems, pread on network and FUSE ones).
+/// `filename` is a path in any encoding, without a NUL. What is read from may be a checkpoint in several
+/// files, too: the path of its index, which ends in `.json`, or of the directory that holds
+/// `model.safetensors`, its index or one other checkpoint. Files and index must agree. `backend` is "mmap"
+/// (lazy, private copy-on-write pages), "pread" (read at once, in parallel, immune to later changes of the
+/// file) or "auto" (mmap on local file systems, pread on network and FUSE ones).
 ///
 /// `checksum` records a checksum (XXH3, 128 bits) of each tensor in the metadata, under
 /// `torch_safetensors.xxh3_128`; `verify` compares them before it returns, and throws SafetensorError that

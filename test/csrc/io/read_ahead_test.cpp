@@ -39,7 +39,8 @@ TEST_F(ReadAheadTest, BringsAFileIntoMemory) {
   const size_t descriptors = open_descriptors();
   evict(file);
   {
-    const ReadAhead ahead(file);
+    const File* const files[] = {&file};
+    const ReadAhead ahead(files);
     for (size_t offset = 0; offset < kSize; offset += kSize / 64) {
       ASSERT_TRUE(happens([&] { return is_in_memory(file, offset); })) << offset;
     }
@@ -50,7 +51,8 @@ TEST_F(ReadAheadTest, BringsAFileIntoMemory) {
 TEST_F(ReadAheadTest, LeavesAFileInMemoryAlone) {
   const File file(make(kSize));
   const size_t before = threads();
-  const ReadAhead ahead(file);
+  const File* const files[] = {&file};
+  const ReadAhead ahead(files);
   EXPECT_EQ(threads(), before);
 }
 
@@ -58,7 +60,8 @@ TEST_F(ReadAheadTest, LeavesASmallFileAlone) {
   const File file(make(1 << 20));
   evict(file);
   const size_t before = threads();
-  const ReadAhead ahead(file);
+  const File* const files[] = {&file};
+  const ReadAhead ahead(files);
   EXPECT_EQ(threads(), before);
 }
 
@@ -67,7 +70,8 @@ TEST_F(ReadAheadTest, EndsWithItsOwner) {
   evict(file);
   const size_t before = threads();
   {
-    const ReadAhead ahead(file);
+    const File* const files[] = {&file};
+    const ReadAhead ahead(files);
   }
   EXPECT_TRUE(happens([&] { return threads() == before; }));
   EXPECT_FALSE(is_in_memory(file, 2 * kSize));  // where nobody has looked: that alone has a file read there
@@ -76,7 +80,7 @@ TEST_F(ReadAheadTest, EndsWithItsOwner) {
 TEST_F(ReadAheadTest, OutlivesTheFileAndAFork) {
   std::optional<File> file(make(kSize));
   evict(*file);
-  auto ahead = std::make_unique<ReadAhead>(*file);
+  auto ahead = std::make_unique<ReadAhead>(std::vector<const File*>{&*file});
   file.reset();
   EXPECT_EQ(run_in_child([&] { ahead.reset(); }), 0);
   const File again(directory_ / "f");

@@ -74,6 +74,15 @@ TEST_F(TemporaryFileTest, RemovesWhatTheDeadLeft) {
   EXPECT_TRUE(living->is_in_place("given"));
 }
 
+TEST_F(TemporaryFileTest, OfOtherTargetsAreRemovedWithTheDirectorysDead) {
+  const auto living = make();
+  write_file(directory_ / ".st-0123456789abcdef-7", "");
+  write_file(directory_ / "model", "");
+  remove_dead_files(directory_.path());
+  EXPECT_EQ(directory_.names(),
+            (std::vector<std::string>{living->path().substr(directory_.path().size() + 1), "model"}));
+}
+
 TEST_F(TemporaryFileTest, FindsTheDeadBehindGaps) {
   write_file(prefix_ + "8", "");
   write_file(prefix_ + "16", "");

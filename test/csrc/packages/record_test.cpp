@@ -33,9 +33,10 @@ TEST(RecordTest, KnowsWeightsByAllOfTheirNames) {
 TEST(RecordTest, FindsAWeightUnderAnotherNameInAFile) {
   const Record record(metadata());
   const std::string json = R"({"tied":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
-  const format::Header header = format::parse_header(json, 8);
-  EXPECT_EQ(record.find_in(header, *record.weight("w"))->name, "tied");
-  EXPECT_EQ(record.find_in(header, *record.weight("b")), nullptr);
+  const io::TestDirectory directory;
+  const tensors::Checkpoint file(write_safetensors(directory / "m", json, std::string(8, 0)), "auto");
+  EXPECT_EQ(record.find_in(file, *record.weight("w"))->name, "tied");
+  EXPECT_EQ(record.find_in(file, *record.weight("b")), nullptr);
 }
 
 TEST(RecordTest, HoldsConstants) {

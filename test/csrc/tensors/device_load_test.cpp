@@ -262,7 +262,7 @@ TEST_P(FakeDevice, FillsTensorsInPlaceInTheOrderOfTheStream) {
   }
   const std::string path = directory / "m";
   save_file(tensors, path);
-  const OpenFile file(path, "auto");
+  const Checkpoint file(path, "auto");
   std::vector<std::string> names;
   std::vector<at::Tensor> outs;
   for (const auto& item : tensors) {

@@ -22,7 +22,7 @@ class WriteInto : public testing::Test {
   }
 
   void write(const at::Tensor& a, const at::Tensor& b) {
-    const OpenFile file(path_, "auto");
+    const Checkpoint file(path_, "auto");
     const Target targets[] = {{&file.entry("a"), a}, {&file.entry("b"), b}};
     write_into(file, targets);
   }
@@ -56,7 +56,7 @@ TEST_F(WriteInto, OneElementFillsAScalar) {
   tensors.insert("s", at::tensor({7.F}));
   save_file(tensors, path_);
   for (const auto dtype : {at::kFloat, at::kDouble}) {
-    const OpenFile file(path_, "auto");
+    const Checkpoint file(path_, "auto");
     const at::Tensor scalar = at::zeros({}, dtype);
     const Target targets[] = {{&file.entry("s"), scalar}};
     write_into(file, targets);
@@ -77,7 +77,7 @@ TEST_F(WriteInto, OverlappingTargetsAreWrittenInOrder) {
     const at::Tensor base = floats({4});
     write(base.slice(0, 1, 3), base.view({2, 2}));
     EXPECT_TRUE(at::equal(base, at::tensor({3.F, 4.F, 5.F, 6.F})));
-    const OpenFile file(path_, "auto");
+    const Checkpoint file(path_, "auto");
     const Target targets[] = {{&file.entry("b"), base.view({2, 2})}, {&file.entry("a"), base.slice(0, 1, 3)}};
     write_into(file, targets);
     EXPECT_TRUE(at::equal(base, at::tensor({3.F, 1.F, 2.F, 6.F})));
@@ -97,7 +97,7 @@ TEST_F(WriteInto, LoadIntoWantsTheVeryForm) {
   expect_error<c10::Error>("a leaf Variable that requires grad", [&] {
     torch_safetensors::load_into(path_, "a", floats({2}).set_requires_grad(true));
   });
-  const OpenFile file(path_, "auto");
+  const Checkpoint file(path_, "auto");
   expect_error<c10::ValueError>("there are 2 names for 1 tensors", [&] { load_into(file, {"a", "b"}, {a}); });
 }
 

@@ -1,0 +1,171 @@
+"""Loads some tensors of a checkpoint, elsewhere, under other names, in another dtype, or one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ._arguments import DeviceLike, PathLike
+from ._errors import printable
+from ._safe_open import safe_open
+from ._selection import DeviceMap, Names, Rename, Selection, select
+
+__all__ = ["check_dtype", "converted", "iter_tensors", "load_selected"]
+
+#: Bytes read ahead of what is converted: enough for the disk to go on meanwhile, and little beside a model.
+_CONVERSION_BUFFER = 1 << 28
+_THREADS = 8
+
+
+def iter_tensors(
+    filename: PathLike,
+    device: DeviceLike | DeviceMap = "cpu",
+    *,
+    names: Names | None = None,
+    dtype: torch.dtype | None = None,
+    rename: Rename | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+    buffer_size: int | None = None,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Loads the tensors of a checkpoint one after the other, for models that are larger than memory.
+
+    Args:
+        filename: see :func:`load_file`, like ``device``, ``names``, ``dtype`` and ``rename``. Opened at once.
+        device: not ``"meta"``.
+        names: see there.
+        dtype: see there.
+        rename: see there.
+        backend: what is read goes into memory of its own with each; see :func:`load_file`.
+        threads: so many read; by default 8.
+        buffer_size: bytes that may be read ahead of what was handed out; by default 1 GiB. A single tensor may be
+            larger.
+
+    Returns:
+        An iterator over names and tensors, in the order in which they have been read, device by device. What it hands
+        out is the caller's alone. Its threads end when it ends, is closed or dropped.
+
+    Raises:
+        OSError: also when iterated: what the operating system reports.
+        SafetensorError, TypeError, ValueError: as :func:`load_file`.
+    """
+    check_dtype(dtype)
+    file = safe_open(filename, backend=backend)
+    selection = select(filename, file.offset_keys(), device, names, rename)
+    if torch.device("meta") in selection.devices:
+        raise ValueError(f"{printable(filename)}: there is nothing to iterate over on the meta device; use load_file")
+    return _iterate(file, filename, selection, dtype, threads, buffer_size)
+
+
+def _iterate(
+    file: safe_open,
+    filename: PathLike,
+    selection: Selection,
+    dtype: torch.dtype | None,
+    threads: int | None,
+    buffer_size: int | None,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    new_names = dict(zip(selection.names, selection.new_names, strict=True))
+    for device, names in selection.by_device().items():
+        plan = dict.fromkeys(names)
+        with file.prefetch(plan, device=device, threads=threads or _THREADS, buffer_size=buffer_size) as loader:
+            for name, tensor in loader:
+                yield new_names[name], converted(filename, name, tensor, dtype)
+
+
+def load_selected(
+    filename: PathLike,
+    device: DeviceLike | DeviceMap,
+    names: Names | None,
+    dtype: torch.dtype | None,
+    rename: Rename | None,
+    backend: str,
+    threads: int | None,
+    ring_size: int | None,
+    verify: bool,
+) -> dict[str, torch.Tensor]:
+    """:func:`load_file` where it is told what to load."""
+    check_dtype(dtype)
+    file = safe_open(filename, backend=backend)
+    selection = select(filename, file.offset_keys(), device, names, rename)
+    reader = _Reader(file, filename, dtype, threads, ring_size, verify)
+    loaded: dict[str, torch.Tensor] = {}
+    for where, group in selection.by_device().items():
+        loaded.update(reader.load(group, where))
+    return {new: loaded[name] for name, new in zip(selection.names, selection.new_names, strict=True)}
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads some tensors of an open checkpoint to a device; the fields are arguments of :func:`load_file`."""
+
+    file: safe_open
+    filename: PathLike
+    dtype: torch.dtype | None
+    threads: int | None
+    ring_size: int | None
+    verify: bool
+
+    def load(self, names: list[str], device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+        others = {name for name in names if self._is_converted(name)}
+        same = [name for name in names if name not in others]
+        yield from zip(same, self._read(same, device), strict=True)
+        # Each as soon as it is read: never are all of them there in both dtypes.
+        for name, tensor in self._one_by_one([name for name in names if name in others], device):
+            yield name, converted(self.filename, name, tensor, self.dtype)
+
+    def _is_converted(self, name: str) -> bool:
+        return self.dtype is not None and is_converted(self.file._call("_get_meta", name).dtype, self.dtype)
+
+    def _read(self, names: list[str], device: torch.device) -> list[torch.Tensor]:
+        arguments = names, device, self.threads, self.ring_size, self.verify
+        tensors: list[torch.Tensor] = self.file._call("_get_tensors", *arguments)
+        return tensors
+
+    def _one_by_one(self, names: list[str], device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+        # The background threads do not compare checksums, and there is nothing for them to read for meta.
+        if self.verify or device.type == "meta":
+            for name in names:
+                yield name, self._read([name], device)[0]
+        elif names:
+            with self.file.prefetch(
+                dict.fromkeys(names),
+                device=device,
+                threads=self.threads or _THREADS,
+                buffer_size=_CONVERSION_BUFFER,
+                ring_size=self.ring_size,
+            ) as loader:
+                yield from loader
+
+
+def is_converted(stored: torch.dtype, dtype: torch.dtype | None) -> bool:
+    """Floating-point numbers are, and nothing else, as by ``torch.nn.Module.to(dtype)``."""
+    return dtype is not None and stored.is_floating_point and stored != dtype
+
+
+def converted(filename: PathLike, name: str, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """The tensor as ``dtype`` asks for it.
+
+    Raises:
+        ValueError: torch cannot convert it.
+    """
+    if dtype is None or not is_converted(tensor.dtype, dtype):
+        return tensor
+    try:
+        return tensor.to(dtype)
+    except RuntimeError as error:  # NotImplementedError is one
+        raise ValueError(
+            f"{printable(filename)}: tensor {name!r}: torch cannot convert {tensor.dtype} to {dtype}: {error}"
+        ) from None
+
+
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Raises where ``dtype`` is none that weights are converted to."""
+    if dtype is None:
+        return
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype: expected torch.dtype, not {type(dtype).__name__}")
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype: expected a floating-point dtype, not {dtype}; the others are loaded as they are")

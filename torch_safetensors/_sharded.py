@@ -1,0 +1,146 @@
+"""Saves a checkpoint in several files, with the index that says which file has which tensor."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ._arguments import PathLike, operator_metadata, operator_tensors
+from ._checkpoint_files import Index, locked, replace_by_shards, replace_by_single
+from ._files import save_file
+from ._models import check_extra_state, save_state
+
+__all__ = ["save_sharded"]
+
+_ops = torch.ops.safetensors
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", re.IGNORECASE)
+
+
+def save_sharded(
+    tensors_or_model: Mapping[str, torch.Tensor] | torch.nn.Module,
+    directory: PathLike,
+    metadata: Mapping[str, str] | None = None,
+    max_shard_size: int | str = "5GB",
+    *,
+    fsync: bool = False,
+    checksum: bool = False,
+    alignment: int = 0,
+) -> None:
+    """Saves a checkpoint to a directory, in files of limited size and an index, as Hugging Face libraries do.
+
+    The files are ``model-00001-of-00003.safetensors`` and so on, with ``model.safetensors.index.json``; or
+    ``model.safetensors`` alone if one is enough. Tensors are taken in their order, and a new file begins where the
+    next one would not fit.
+
+    Whatever fails, the directory holds the old checkpoint or the new one, whole: no file of the old one is written to,
+    and the index comes last. Then what the old one alone has is removed, whatever its number of files. Other files are
+    left alone. Saves of several processes wait for each other.
+
+    Args:
+        tensors_or_model: a dict as for :func:`save_file`, or a module as for :func:`save_model`, whose ties are
+            written once.
+        directory: made if it does not exist.
+        metadata: goes into every file, beside ``"format": "pt"``, which transformers looks for, and into the index.
+        max_shard_size: bytes of tensors in a file: a number, or as ``"5GB"``, ``"500MB"``, ``"2GiB"``. A tensor that
+            is larger gets a file of its own.
+        fsync: see :func:`save_file`.
+        checksum: see :func:`save_file`.
+        alignment: see :func:`save_file`.
+
+    Raises:
+        OSError: what the operating system reports.
+        ValueError: a size that is none, and what :func:`save_file` or :func:`save_model` refuse.
+        TypeError, RuntimeError, NotImplementedError: as those.
+    """
+    limit = _parse_size(max_shard_size)
+    texts = {"format": "pt", **(operator_metadata(metadata) or {})}
+    if isinstance(tensors_or_model, torch.nn.Module):
+        content = _of_model(tensors_or_model, texts)
+    else:
+        content = _of_dict(tensors_or_model, texts)
+    shards = _split(content.tensors, limit)
+    folder = Path(os.fsdecode(directory))
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def save(path: Path, shard: list[str]) -> None:
+        content.save({name: content.tensors[name] for name in shard}, path, fsync, checksum, alignment)
+
+    with locked(folder):
+        if len(shards) == 1:
+            replace_by_single(folder, lambda path: save(path, shards[0]))
+        else:
+            total_size = sum(tensor.nbytes for tensor in content.tensors.values())
+            replace_by_shards(folder, shards, save, Index(texts, total_size, fsync))
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What is saved: tensors of a model, without ties but as its own ``save_model`` saves them, or of a dict."""
+
+    tensors: Mapping[str, torch.Tensor]
+    texts: dict[str, str]
+    #: Of a model: names not saved, each with the one that is.
+    ties: dict[str, str] | None
+
+    def save(self, tensors: dict[str, torch.Tensor], path: Path, fsync: bool, checksum: bool, alignment: int) -> None:
+        if self.ties is None:
+            save_file(tensors, path, self.texts, fsync=fsync, checksum=checksum, alignment=alignment)
+            return
+        texts = {name: kept for name, kept in self.ties.items() if kept in tensors} | self.texts
+        warning = save_state(tensors, path, texts, True, fsync, checksum, alignment)
+        if warning:
+            warnings.warn(warning, stacklevel=2)
+
+
+def _of_model(model: torch.nn.Module, texts: dict[str, str]) -> _Content:
+    state = model.state_dict()
+    check_extra_state(state)
+    ties = dict(_ops._dropped_names(dict(state)))
+    return _Content({name: tensor for name, tensor in state.items() if name not in ties}, texts, ties)
+
+
+def _of_dict(tensors: Mapping[str, torch.Tensor], texts: dict[str, str]) -> _Content:
+    # Raises what save_file would of all of them, before anything is written.
+    torch.classes.safetensors._PythonSave(*operator_tensors(tensors), texts, False)
+    return _Content(dict(tensors), texts, None)
+
+
+def _parse_size(size: int | str) -> int:
+    """Bytes. Powers of 1000 for ``"5GB"``, as in Hugging Face libraries; of 1024 for ``"5GiB"``."""
+    if isinstance(size, int) and not isinstance(size, bool):
+        nbytes = size
+    elif isinstance(size, str):
+        match = _SIZE.fullmatch(size.strip())
+        if match is None:
+            raise ValueError(f"max_shard_size: {size!r} is not a size like '5GB', '500MB' or '2GiB'")
+        unit = 1024 if match[3] else 1000
+        nbytes = int(float(match[1]) * unit ** " KMGT".index(match[2].upper() or " "))
+    else:
+        raise TypeError(f"max_shard_size: expected int or str, not {type(size).__name__}")
+    if nbytes <= 0:
+        raise ValueError(f"max_shard_size: must be positive, not {size!r}")
+    return nbytes
+
+
+def _split(tensors: Mapping[str, torch.Tensor], limit: int) -> list[list[str]]:
+    """Names by file, as huggingface_hub splits them: what does not fit at all does not end the file begun."""
+    shards: list[list[str]] = []
+    shard: list[str] = []
+    size = 0
+    for name, tensor in tensors.items():
+        if tensor.nbytes > limit:
+            shards.append([name])
+            continue
+        if size + tensor.nbytes > limit:
+            shards.append(shard)
+            shard, size = [], 0
+        shard.append(name)
+        size += tensor.nbytes
+    return [*shards, shard] if shard or not shards else shards
