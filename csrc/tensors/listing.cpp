@@ -1,5 +1,6 @@
 #include "tensors/listing.h"
 
+#include <memory>
 #include <string_view>
 
 namespace torch_safetensors::tensors {
@@ -44,7 +45,9 @@ class ListingBuilder {
 
 Listing list_tensors(const c10::intrusive_ptr<SafeOpen>& handle) {
   ListingBuilder builder;
-  builder.add(handle->file());
+  for (const std::unique_ptr<OpenFile>& file : handle->file().files()) {
+    builder.add(*file);
+  }
   return std::move(builder).build();
 }
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -54,8 +54,12 @@ def _load(path: str) -> Any:
     with open(path, "rb") as file:  # noqa: PTH123 (a missing file is the system's error, not torch's)
         is_archive = zipfile.is_zipfile(file)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files that it then refuses, which is told
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+    except OSError:
+        raise
+    except Exception as error:  # Of what is not a file of its own, torch raises anything.
         refused = _REFUSED.search(str(error))
         reason = refused[0] if refused else one_line(error)
         raise CommandError(f"{printable(path)}: torch.load(weights_only=True) refuses it: {reason}") from error
@@ -91,5 +95,7 @@ def _listed(names: Any) -> str:
 
 def save_pickled(state: dict[str, torch.Tensor], path: str) -> None:
     """Writes a file for ``torch.load``, which appears under its name only when it is whole."""
+    # torch.save tells storages apart by their address, which that of an empty tensor may share with the next one.
+    state = {name: tensor if tensor.numel() else torch.empty_like(tensor) for name, tensor in state.items()}
     with replacing(path) as temporary:
         torch.save(state, temporary)

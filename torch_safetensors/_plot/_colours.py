@@ -10,7 +10,7 @@ from ._strips import HEADER
 __all__ = ["colours_of", "lighter"]
 
 _PALETTE = (
-    *("#3b6fa6", "#d0702b", "#4a8f50", "#b24a4b", "#7a60a6"),
+    *("#3b6fa6", "#c4641f", "#4a8f50", "#b24a4b", "#7a60a6"),
     *("#8a6550", "#b9608f", "#5f7682", "#86812b", "#2f8990"),
 )
 _HEADER = "#30343b"

@@ -11,7 +11,7 @@ from plotly import graph_objects
 from plotly.io import to_html
 
 from .._listing import Listing
-from .._text import count_of, format_bytes, format_shape
+from .._text import count_of, format_bytes, format_shape, shortened
 from ._boxes import Box, boxes
 from ._colours import colours_of, lighter
 from ._strips import HEADER, Segment, strips
@@ -21,6 +21,8 @@ __all__ = ["draw"]
 _MAX_BOXES = 5000
 _MIN_SHARE = 1 / 2000
 _MAX_SEGMENTS = 1500
+#: Of longer ones the middle is left out where they are not pointed at.
+_MAX_LABEL = 40
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 #: A module that is open has the colour of its dtype, but for so much white.
 _FRAME = 0.85
@@ -94,32 +96,32 @@ def _div(figure: graph_objects.Figure, *, with_library: bool) -> str:
 
 def _treemap(listing: Listing, colours: dict[str, str]) -> graph_objects.Figure:
     root = boxes(listing.tensors, "all tensors", _MAX_BOXES, _MIN_SHARE)
-    columns: dict[str, list[Any]] = {key: [] for key in ("ids", "parents", "labels", "values", "colours", "texts")}
+    keys = ("ids", "parents", "labels", "values", "text", "customdata", "colours", "inks")
+    columns: dict[str, list[Any]] = {key: [] for key in keys}
     for identity, parent, shade, box in _walk(root):
         colour = lighter(colours.get(box.dtype, _NONE), _FRAME if box.children else shade)
         columns["ids"].append(identity)
         columns["parents"].append(parent)
         columns["labels"].append(html.escape(box.label))
         columns["values"].append(box.nbytes)
+        columns["text"].append(html.escape(shortened(box.label, _MAX_LABEL)))
+        columns["customdata"].append(_details(box))
         columns["colours"].append(colour)
-        columns["texts"].append(_details(box))
+        columns["inks"].append(_INK if box.children else "#fff")
     trace = graph_objects.Treemap(
-        ids=columns["ids"],
-        parents=columns["parents"],
-        labels=columns["labels"],
-        values=columns["values"],
-        customdata=columns["texts"],
+        textfont={"color": columns.pop("inks")},
         branchvalues="total",
         sort=True,
         marker={
-            "colors": columns["colours"],
+            "colors": columns.pop("colours"),
             "line": {"color": "#fff", "width": 1},
             "pad": {"t": 18, "l": 3, "r": 3, "b": 3},
         },
-        texttemplate="<b>%{label}</b><br>%{customdata}",
+        texttemplate="<b>%{text}</b><br>%{customdata}",
         hovertemplate="<b>%{label}</b><br>%{customdata}<br>%{percentRoot:.2%} of all<extra></extra>",
         pathbar={"thickness": 24},
         tiling={"packing": "squarify", "squarifyratio": 1.4, "pad": 1},
+        **columns,
     )
     figure = _figure([trace], 640)
     figure.update_layout(uniformtext={"minsize": 10, "mode": "hide"})
