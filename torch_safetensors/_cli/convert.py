@@ -97,7 +97,7 @@ def _to_pickled(source: str, target: str, dtype: torch.dtype | None) -> None:
 
 def _to_safetensors(source: str, target: str, dtype: torch.dtype | None) -> None:
     with safe_open(source) as handle:
-        names, metadata = handle.keys(), handle.metadata()
+        names, metadata = handle.offset_keys(), handle.metadata()
     copy_tensors(source, dict(zip(names, names, strict=True)), target, metadata, dtype)
 
 

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Writes the file."""
     check_new(options.output, options.force)
     with safe_open(options.path) as handle:
-        stored, metadata = handle.keys(), handle.metadata()
+        stored, metadata = handle.offset_keys(), handle.metadata()
     names = _matching(options.path, stored, options.names)
     copy_tensors(options.path, dict(zip(names, names, strict=True)), options.output, _kept(metadata, stored, names))
     return 0

@@ -30,6 +30,6 @@ def run(options: argparse.Namespace) -> int:
     """Writes the file."""
     check_new(options.target, options.force)
     with safe_open(options.path) as handle:
-        names, metadata = handle.keys(), handle.metadata()
+        names, metadata = handle.offset_keys(), handle.metadata()
     copy_tensors(options.path, dict(zip(names, names, strict=True)), options.target, metadata)
     return 0

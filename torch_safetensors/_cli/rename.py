@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError("nothing to rename: pass --map, --strip-prefix, --add-prefix or --regex")
     check_new(options.target, options.force or options.dry_run)
     with safe_open(options.path) as handle:
-        stored, metadata = handle.keys(), handle.metadata()
+        stored, metadata = handle.offset_keys(), handle.metadata()
     names = _new_names(options.path, stored, options.steps)
     if options.dry_run:
         rows = [[printable_name(old), printable_name(new)] for old, new in names.items() if old != new]

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the shards."""
-    from .. import save_sharded  # type: ignore[attr-defined]
+    from .. import save_sharded
 
     check_new(options.directory, options.force)
     with safe_open(options.path) as handle:
