@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -88,6 +89,22 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith(f"{path}: 20,000 tensors")
     assert (done.stderr, done.returncode) == ("", 128 + signal.SIGPIPE)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_does_not_fit(path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run_program("info", path, stdout=full)
+    assert (done.returncode, done.stderr) == (2, "torch-safetensors: [Errno 28] No space left on device\n")
+
+
+def test_a_path_that_is_not_utf_8(cli: Cli, tmp_path: Path, path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff.safetensors")
+    path.rename(odd)
+    assert cli("info", odd).out.startswith(f"{tmp_path}/\\xff.safetensors: 2 tensors")
+    assert json.loads(cli("info", odd, "--json").out)["path"] == str(odd)
+    assert cli("verify", odd).out.startswith(f"ok   {tmp_path}/\\xff.safetensors: ")
+    assert cli("convert", odd, tmp_path / os.fsdecode(b"\xff.pt")).out.startswith(f"{tmp_path}/\\xff.pt: 2 tensors")
 
 
 def test_as_a_program(path: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def line(text: str, style: str = "") -> None:
 
 def heading(text: str) -> None:
     """Prints what stands above a table."""
-    print()
+    line("")
     line(text, "bold")
 
 

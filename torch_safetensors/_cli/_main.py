@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -97,5 +98,11 @@ def entry() -> NoReturn:
     """The console script."""
     for stream in sys.stdout, sys.stderr:
         # Names may be anything, and a terminal's encoding, too.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(main())
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    status = main()
+    try:
+        sys.stdout.flush()
+    except OSError:  # A full disk, which main has told of.
+        _discard_output()
+    sys.exit(status)

@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
 def _print(options: argparse.Namespace, listing: Listing, depth: int) -> None:
     _print_title(options.path, listing)
     _print_metadata(listing)
-    print()
+    line("")
     if options.tree:
         print_grid(COLUMNS, tree_rows(listing.tensors, options.depth))
     else:
