@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import ROOT, Cli, run_program
+from installed import SANITIZE
 
 import torch_safetensors
 from torch_safetensors import save_file
@@ -176,3 +177,11 @@ def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str], monkeypat
         advance(60)
         assert (bars[0].desc, bars[0].n, bars[0].total) == ("comparing", 60, 100)
     assert capsys.readouterr().err == ""  # It took less than a second.
+
+
+@pytest.mark.skipif(bool(SANITIZE), reason="only the library is built with sanitizers")
+def test_the_console_script_of_the_wheel(site: Path, path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [site / "bin/torch-safetensors", "info", path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{path}: 2 tensors")
