@@ -5,12 +5,14 @@
 #include "tensors/expect.h"
 #include "tensors/listing.h"
 #include "tensors/load.h"
+#include "tensors/piecewise_load.h"
 #include "tensors/prefetch.h"
 #include "tensors/python_checkpoint.h"
 #include "tensors/python_load.h"
 #include "tensors/python_save.h"
 #include "tensors/safe_open.h"
 #include "tensors/save_plan.h"
+#include "tensors/source_header.h"
 #include "torch_safetensors/torch_safetensors.h"
 
 namespace torch_safetensors {
@@ -111,6 +113,21 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          touches_files("_load(Tensor data, Device device, bool copy, bool verify) -> "
                        "(str[], Tensor[], __torch__.torch.classes.safetensors._PythonLoad?)"),
          TORCH_FN(tensors::python_load));
+  define(m, torch::schema("_header_size(str source, Tensor prefix, int? file_size) -> int"),
+         TORCH_FN(tensors::header_size));
+  m.class_<tensors::SourceHeader>("_SourceHeader")
+      .def(torch::init<std::string, at::Tensor, std::optional<int64_t>>())
+      .def("keys", &tensors::SourceHeader::keys)
+      .def("data_begin", &tensors::SourceHeader::data_begin)
+      .def("end", &tensors::SourceHeader::end)
+      .def("check_data_size", &tensors::SourceHeader::check_data_size);
+  m.class_<tensors::PiecewiseLoad>("_PiecewiseLoad")
+      .def(torch::init<c10::intrusive_ptr<tensors::SourceHeader>, std::optional<std::vector<std::string>>,
+                       std::vector<c10::Device>, bool, int64_t, int64_t>())
+      .def("threads", &tensors::PiecewiseLoad::threads)
+      .def("next", &tensors::PiecewiseLoad::next)
+      .def("finish", &tensors::PiecewiseLoad::finish)
+      .def("take", &tensors::PiecewiseLoad::take);
   define(
       m,
       touches_files("_saved_size(Dict(str, Tensor) tensors, Dict(str, str)? metadata, bool checksum) -> int"),

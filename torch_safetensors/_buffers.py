@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-__all__ = ["Buffer", "as_tensor", "bytes_of", "new_bytes"]
+__all__ = ["Buffer", "as_tensor", "bytes_of", "memory_of", "new_bytes"]
 
 #: bytes, bytearray, memoryview, anything else with a buffer, or a 1-D uint8 tensor. (``collections.abc.Buffer``
 #: is new in Python 3.12.)
@@ -73,6 +73,12 @@ def new_bytes(size: int) -> tuple[bytes, torch.Tensor]:
 def bytes_of(tensor: torch.Tensor) -> bytes:
     """A copy of a contiguous uint8 tensor."""
     return ctypes.string_at(tensor.data_ptr(), tensor.numel())
+
+
+def memory_of(tensor: torch.Tensor) -> memoryview:
+    """The memory of a contiguous uint8 tensor on the CPU, as long as the tensor lives."""
+    size = tensor.numel()
+    return memoryview((ctypes.c_uint8 * size).from_address(tensor.data_ptr()) if size else b"").cast("B")
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -23,7 +24,9 @@ from ._buffers import Buffer, as_tensor, bytes_of, new_bytes
 from ._errors import translate
 from ._gc import gc_paused
 from ._iterate import load_selected
+from ._remote import is_remote, load_remote, open_remote
 from ._selection import DeviceMap, Names, Rename, is_selective
+from ._torch_private import outside_of_graphs
 
 __all__ = ["load", "load_file", "load_tensor", "save", "save_file"]
 
@@ -35,7 +38,7 @@ _MAX_SMALL_SIZE = 1 << 16
 
 
 def load_file(
-    filename: PathLike,
+    filename: PathLike | BinaryIO,
     device: DeviceLike | DeviceMap = "cpu",
     *,
     backend: str = "auto",
@@ -45,13 +48,16 @@ def load_file(
     names: Names | None = None,
     dtype: torch.dtype | None = None,
     rename: Rename | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Loads the tensors of a checkpoint, by default all of them.
 
     Args:
         filename: a safetensors file; the index of a checkpoint in several files, whose name ends in ``.json``; or a
             directory, of which ``model.safetensors`` or, without it, its index is loaded, or else the only checkpoint
-            that it holds. Any path the operating system allows.
+            that it holds. Any path the operating system allows. Or the URL of a file or an index that fsspec knows
+            (a str: ``https://``, ``s3://``, ``memory://``, and so on); or a file object, open for reading bytes, which
+            is read from its position to its end.
         device: where the tensors shall be; everything ``torch.device`` takes. ``"meta"`` reads the header alone. Or a
             mapping from prefixes of names to devices: ``{"encoder": "cuda:0", "": "cpu"}``, of which the longest
             counts, in whole parts of names.
@@ -60,7 +66,8 @@ def load_file(
             file. ``"auto"``: mmap on local file systems, pread on network and FUSE ones. For devices other than the
             CPU the file is always read.
         threads: so many threads read for another device; by default ``$TORCH_SAFETENSORS_THREADS``, or 8, or as many
-            as there are cores.
+            as there are cores. From URLs and regular files that are open, 8 by default; what can only be read from
+            its beginning to its end is read by one.
         ring_size: bytes of host memory, pinned where the device can, through which tensors travel to it; by default
             ``$TORCH_SAFETENSORS_RING_SIZE``, or 256 MiB.
         verify: compare the data with the checksums that the file was saved with (``save_file(..., checksum=True)``),
@@ -70,6 +77,7 @@ def load_file(
             both dtypes. Others are loaded as they are.
         rename: a mapping from names in the file to others, or a function that gives the new name, as
             ``lambda name: name.removeprefix("_orig_mod.")``.
+        storage_options: for fsspec's file system, with a URL: credentials, ``headers``, and so on.
 
     Returns:
         The tensors by name, in the order of their data in the file; of several files, in that of their names. Each has
@@ -85,6 +93,12 @@ def load_file(
     In a compiled or exported graph the names, dtypes and shapes become constants, and running the graph on a file that
     differs in them raises.
     """
+    if is_remote(filename):
+        options: dict[str, Any] = {"threads": threads, "verify": verify}
+        options.update(names=names, dtype=dtype, rename=rename)
+        load_path = functools.partial(load_file, backend=backend, ring_size=ring_size, **options)
+        return _load_remote(filename, device, storage_options, options, load_path)
+    filename = cast("PathLike", filename)
     if is_selective(device, names, rename) or dtype is not None:
         if _graphs.is_tracing():
             return _graphs.load_selected(filename, device, names, dtype, rename, backend, verify)
@@ -99,13 +113,28 @@ def load_file(
         raise translate(error, filename) from None
 
 
+@outside_of_graphs("file objects and URLs cannot be loaded in a graph: load them outside of it, or from a path")
+def _load_remote(
+    source: str | BinaryIO,
+    device: DeviceLike | DeviceMap,
+    storage_options: Mapping[str, Any] | None,
+    options: dict[str, Any],
+    load_path: Callable[[str, DeviceLike | DeviceMap], dict[str, torch.Tensor]],
+) -> dict[str, torch.Tensor]:
+    with open_remote(source, storage_options) as opened:
+        if isinstance(opened, str):
+            return load_path(opened, device)
+        return load_remote(opened, device, **options)
+
+
 def load(
-    data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True, verify: bool = False
+    data: Buffer | BinaryIO, device: DeviceLike = "cpu", *, copy: bool = True, verify: bool = False
 ) -> dict[str, torch.Tensor]:
     """Loads all tensors from the bytes of a file.
 
     Args:
-        data: bytes, bytearray, memoryview, anything else with a buffer, or a 1-D uint8 tensor.
+        data: bytes, bytearray, memoryview, anything else with a buffer, or a 1-D uint8 tensor; or a file object or a
+            URL, as :func:`load_file` takes them.
         device: where the tensors shall be; everything ``torch.device`` takes.
         copy: False makes the tensors alias ``data``, on the CPU, and keep it alive. Writable sources only.
         verify: see :func:`load_file`.
@@ -118,6 +147,10 @@ def load(
         TypeError: ``data`` has no buffer.
         ValueError: ``copy=False`` with a source that is read-only or not aligned, or with another device.
     """
+    if is_remote(data):
+        if not copy:
+            raise ValueError(f"data: copy=False needs memory to alias, and not a {type(data).__name__}")
+        return load_file(data, device, backend="pread", verify=verify)
     try:
         with as_tensor(data, writable=not copy) as tensor:
             return _to_dict(*_ops._load(tensor, operator_device(device), copy, verify))

@@ -77,6 +77,28 @@ def constant_while_compiling(function: _Function) -> _Function:
     return function
 
 
+def outside_of_graphs(reason: str) -> Callable[[_Function], _Function]:
+    """``torch.compiler.disable``, without the import of Dynamo: compiled code leaves the graph for the call.
+
+    A full graph is refused, and so is export, for the reason.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():
+                raise RuntimeError(reason)
+            dynamo: Any = sys.modules.get("torch._dynamo")
+            return (function if dynamo is None else dynamo.disable(function))(*args, **kwargs)
+
+        marked: Any = call
+        marked._torchdynamo_disable = True
+        marked._torchdynamo_disable_msg = reason
+        return marked  # type: ignore[no-any-return]
+
+    return decorate
+
+
 class DependsOnData(DynamicOutputShapeException):
     """From a fake kernel: compiled code leaves the graph for the call, and a full graph is refused."""
 

@@ -71,7 +71,7 @@ std::vector<uint32_t> sort_names(std::span<const TensorEntry> tensors) {
 
 }  // namespace
 
-Header parse_header(std::string_view json, uint64_t data_size) {
+Header parse_header(std::string_view json, std::optional<uint64_t> data_size) {
   HeaderContent parsed = parse_json(json);
   Header header;
   header.names_ = std::move(parsed.names);
@@ -81,7 +81,10 @@ Header parse_header(std::string_view json, uint64_t data_size) {
   sort_by_offset(header.tensors_);
   // Before the offsets are judged: twins mostly overlap too, and that would be the lesser reason.
   header.by_name_ = sort_names(header.tensors_);
-  check_no_holes(header.tensors_, data_size);
+  check_no_holes(header.tensors_);
+  if (data_size) {
+    check_data_size(header.tensors_, *data_size);
+  }
   check_sizes(header.tensors_);
   return header;
 }

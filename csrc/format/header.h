@@ -52,7 +52,7 @@ class Header {
   const std::optional<Metadata>& metadata() const { return metadata_; }
 
  private:
-  friend Header parse_header(std::string_view json, uint64_t data_size);
+  friend Header parse_header(std::string_view json, std::optional<uint64_t> data_size);
   Header() = default;
 
   FixedBuffer<char> names_;
@@ -67,9 +67,10 @@ class Header {
 /// the header it announces, or if that header is longer than `kMaxHeaderSize`.
 uint64_t parse_header_size(std::string_view prefix, uint64_t file_size);
 
-/// Parses and validates the JSON of a header that is followed by `data_size` bytes of data.
+/// Parses and validates the JSON of a header that is followed by `data_size` bytes of data; nothing for data
+/// that is yet to come, whose size the caller holds to `check_data_size` (no_holes.h) once it is known.
 /// Throws SafetensorError naming the tensor and the numbers; never allocates by a number that
 /// stands in the header. Linear in `json.size()`, bar the sorting of names and offsets.
-Header parse_header(std::string_view json, uint64_t data_size);
+Header parse_header(std::string_view json, std::optional<uint64_t> data_size);
 
 }  // namespace torch_safetensors::format

@@ -13,7 +13,7 @@ namespace {
 
 }  // namespace
 
-void check_no_holes(std::span<const TensorEntry> tensors, uint64_t data_size) {
+void check_no_holes(std::span<const TensorEntry> tensors) {
   uint64_t end = 0;
   for (const TensorEntry& tensor : tensors) {
     if (tensor.end < tensor.begin) {
@@ -27,6 +27,10 @@ void check_no_holes(std::span<const TensorEntry> tensors, uint64_t data_size) {
     }
     end = tensor.end;
   }
+}
+
+void check_data_size(std::span<const TensorEntry> tensors, uint64_t data_size) {
+  const uint64_t end = tensors.empty() ? 0 : tensors.back().end;
   if (end != data_size) {
     throw SafetensorError("incomplete metadata, file not fully covered: the tensors end at byte " +
                           std::to_string(end) + " but the file has " + std::to_string(data_size) +

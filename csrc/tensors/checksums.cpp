@@ -48,46 +48,16 @@ void for_each_index(size_t count, const std::function<size_t(size_t)>& nbytes_of
 
 bool lies_here(const at::Tensor& tensor) { return tensor.is_cpu() && !tensor.is_conj() && !tensor.is_neg(); }
 
-format::Checksum checksum_of(const format::TensorEntry& entry, std::span<const std::byte> bytes) {
-  format::ChecksumBuilder builder(entry.name, entry.dtype, entry.shape);
-  builder.add(bytes);
-  return builder.build();
-}
-
 /// Compares all entries; `checksum(i)` is that of the i-th as it is now, and `fault` what another one means.
 void verify(const std::string& source, const format::Header& header,
             std::span<const format::TensorEntry* const> entries, std::string_view fault,
             const std::function<format::Checksum(size_t)>& checksum) {
-  std::vector<format::Checksum> recorded;
-  try {
-    recorded = format::recorded_checksums(header);
-  } catch (const SafetensorError& error) {
-    throw_malformed(source, error.what());
-  }
-  std::vector<const format::Checksum*> of_entry(header.tensors().size());
-  for (size_t rank = 0; rank < recorded.size(); ++rank) {
-    of_entry[header.by_name()[rank]] = &recorded[rank];
-  }
-  const auto recorded_of = [&](size_t i) { return *of_entry[entries[i] - header.tensors().data()]; };
+  const std::vector<format::Checksum> recorded = recorded_of(source, header, entries);
   std::vector<format::Checksum> found(entries.size());
   for_each_index(
       entries.size(), [&](size_t i) { return entries[i]->nbytes(); },
       [&](size_t i) { found[i] = checksum(i); });
-  std::vector<size_t> damaged;
-  for (size_t i = 0; i < entries.size(); ++i) {
-    if (found[i] != recorded_of(i)) {
-      damaged.push_back(i);
-    }
-  }
-  if (!damaged.empty()) {
-    const size_t first = damaged.front();
-    const std::string others = damaged.size() == 1 ? ""
-                                                   : "; " + std::to_string(damaged.size()) + " tensors of " +
-                                                         std::to_string(entries.size()) + " differ";
-    throw_malformed(source, "tensor " + format::in_quotes(entries[first]->name) + ": " + std::string(fault) +
-                                ": its checksum is " + format::to_hex(found[first]) + " but " +
-                                format::to_hex(recorded_of(first)) + " was saved" + others);
-  }
+  compare_checksums(source, entries, recorded, found, fault);
 }
 
 }  // namespace
@@ -140,6 +110,52 @@ std::optional<format::Metadata> with_checksums(
     builder.add(format::kChecksumsKey, format::join_checksums(names, *checksums));
   }
   return std::move(builder).build();
+}
+
+format::Checksum checksum_of(const format::TensorEntry& entry, std::span<const std::byte> bytes) {
+  format::ChecksumBuilder builder(entry.name, entry.dtype, entry.shape);
+  builder.add(bytes);
+  return builder.build();
+}
+
+std::vector<format::Checksum> recorded_of(const std::string& source, const format::Header& header,
+                                          std::span<const format::TensorEntry* const> entries) {
+  std::vector<format::Checksum> by_name;
+  try {
+    by_name = format::recorded_checksums(header);
+  } catch (const SafetensorError& error) {
+    throw_malformed(source, error.what());
+  }
+  std::vector<const format::Checksum*> of_entry(header.tensors().size());
+  for (size_t rank = 0; rank < by_name.size(); ++rank) {
+    of_entry[header.by_name()[rank]] = &by_name[rank];
+  }
+  std::vector<format::Checksum> recorded;
+  recorded.reserve(entries.size());
+  for (const format::TensorEntry* entry : entries) {
+    recorded.push_back(*of_entry[entry - header.tensors().data()]);
+  }
+  return recorded;
+}
+
+void compare_checksums(const std::string& source, std::span<const format::TensorEntry* const> entries,
+                       std::span<const format::Checksum> recorded, std::span<const format::Checksum> found,
+                       std::string_view fault) {
+  std::vector<size_t> damaged;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (found[i] != recorded[i]) {
+      damaged.push_back(i);
+    }
+  }
+  if (!damaged.empty()) {
+    const size_t first = damaged.front();
+    const std::string others = damaged.size() == 1 ? ""
+                                                   : "; " + std::to_string(damaged.size()) + " tensors of " +
+                                                         std::to_string(entries.size()) + " differ";
+    throw_malformed(source, "tensor " + format::in_quotes(entries[first]->name) + ": " + std::string(fault) +
+                                ": its checksum is " + format::to_hex(found[first]) + " but " +
+                                format::to_hex(recorded[first]) + " was saved" + others);
+  }
 }
 
 void verify_tensors(const std::string& source, const format::Header& header,

@@ -30,6 +30,20 @@ std::optional<format::Metadata> with_checksums(const std::optional<format::Metad
 /// What a checksum that differs from the file's own means.
 inline constexpr std::string_view kDamaged = "damaged";
 
+/// The checksum of an entry that has these bytes.
+format::Checksum checksum_of(const format::TensorEntry& entry, std::span<const std::byte> bytes);
+
+/// What `header` records of `entries`, in their order. Throws SafetensorError that names `source` where there
+/// are no checksums.
+std::vector<format::Checksum> recorded_of(const std::string& source, const format::Header& header,
+                                          std::span<const format::TensorEntry* const> entries);
+
+/// Throws SafetensorError that names `source`, `fault` and the first of `entries` for which `found` is not
+/// what was `recorded`.
+void compare_checksums(const std::string& source, std::span<const format::TensorEntry* const> entries,
+                       std::span<const format::Checksum> recorded, std::span<const format::Checksum> found,
+                       std::string_view fault = kDamaged);
+
 /// Compares dense CPU tensors with what `header` records of `entries`. Throws SafetensorError that names
 /// `source`, `fault` and the first that differs, in the order of the data, or says that there are no
 /// checksums.

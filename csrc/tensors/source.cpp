@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "format/no_holes.h"
 #include "format/text.h"
 #include "tensors/scalar_type.h"
 #include "torch_safetensors/errors.h"
@@ -42,8 +43,13 @@ void throw_malformed(const std::string& source, const std::string& message) {
   throw SafetensorError(source + ": " + message);
 }
 
-format::Header parse_header_of(const std::string& source, std::string_view json, uint64_t data_size) {
+format::Header parse_header_of(const std::string& source, std::string_view json,
+                               std::optional<uint64_t> data_size) {
   return with_source(source, [&] { return format::parse_header(json, data_size); });
+}
+
+void check_data_size_of(const std::string& source, const format::Header& header, uint64_t data_size) {
+  with_source(source, [&] { format::check_data_size(header.tensors(), data_size); });
 }
 
 uint64_t parse_header_size_of(const std::string& source, std::string_view prefix, uint64_t file_size) {

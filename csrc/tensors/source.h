@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,7 +14,11 @@ namespace torch_safetensors::tensors {
 [[noreturn]] void throw_malformed(const std::string& source, const std::string& message);
 
 /// Parses a header for `source`, so that its name stands in front of every error.
-format::Header parse_header_of(const std::string& source, std::string_view json, uint64_t data_size);
+format::Header parse_header_of(const std::string& source, std::string_view json,
+                               std::optional<uint64_t> data_size);
+
+/// Holds a header that was parsed without it to the size of the data.
+void check_data_size_of(const std::string& source, const format::Header& header, uint64_t data_size);
 
 /// The length of the header of `source`; `prefix` holds its first bytes.
 uint64_t parse_header_size_of(const std::string& source, std::string_view prefix, uint64_t file_size);

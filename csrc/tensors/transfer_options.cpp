@@ -59,10 +59,14 @@ bool has_plain_storage(c10::DeviceType type) {
 TransferSettings transfer_settings(c10::Device device, const TransferOptions& options) {
   const size_t share_below = from_environment("TORCH_SAFETENSORS_SHARE_BELOW", 0).value_or(kShareBelow);
   return {
-      .threads = setting("threads", options.threads, "TORCH_SAFETENSORS_THREADS", io::default_threads()),
+      .threads = reader_threads(options.threads, io::default_threads()),
       .ring_capacity = setting("ring_size", options.ring_size, "TORCH_SAFETENSORS_RING_SIZE", kRingSize),
       .shared_below = has_plain_storage(device.type()) ? share_below : 0,
   };
+}
+
+size_t reader_threads(std::optional<int64_t> threads, size_t otherwise) {
+  return setting("threads", threads, "TORCH_SAFETENSORS_THREADS", otherwise);
 }
 
 }  // namespace torch_safetensors::tensors

@@ -27,4 +27,8 @@ struct TransferSettings {
 /// not positive numbers.
 TransferSettings transfer_settings(c10::Device device, const TransferOptions& options);
 
+/// How many threads read where that is not for the number of cores to say: the keyword, or else
+/// TORCH_SAFETENSORS_THREADS, or else `otherwise`. Throws as `transfer_settings`.
+size_t reader_threads(std::optional<int64_t> threads, size_t otherwise);
+
 }  // namespace torch_safetensors::tensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -54,9 +55,16 @@ def on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.to("cpu") for name, tensor in tensors.items()}
 
 
+def load_file_object(path: Path) -> dict[str, torch.Tensor]:
+    with path.open("rb") as file:
+        return load_file(file, {"large": DEVICE, "": "privateuseone"})
+
+
 LOADERS: dict[str, Callable[[Path], dict[str, torch.Tensor]]] = {
     "load_file": lambda path: load_file(path, DEVICE),
     "load_file-tuned": lambda path: load_file(path, DEVICE, backend="pread", threads=3, ring_size=16 * KIB),
+    "load_file-object": load_file_object,
+    "load_file-stream": lambda path: load_file(io.BytesIO(path.read_bytes()), "privateuseone", verify=True),
     "load": lambda path: load(path.read_bytes(), DEVICE),
     "load_tensor": lambda path: {name: load_tensor(path, name, DEVICE) for name in safe_open(path)},
     "get_tensors": lambda path: safe_open(path, device=DEVICE).get_tensors(),
@@ -70,7 +78,7 @@ LOADERS: dict[str, Callable[[Path], dict[str, torch.Tensor]]] = {
 def loads(name: str, path: Path) -> None:
     for seed in range(10):
         tensors = random_tensors(seed, 40) | {"large": torch.randn(30_000 + seed)}
-        save_file(tensors, path)
+        save_file(tensors, path, checksum=True)
         loaded = LOADERS[name](path)
         assert_same(on_cpu(loaded), tensors)
         for tensor in loaded.values():

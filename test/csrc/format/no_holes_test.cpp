@@ -20,7 +20,8 @@ void check(const std::vector<Range>& ranges, uint64_t data_size) {
   for (const Range& range : ranges) {
     tensors.push_back({range.name, DType::kU8, {}, range.begin, range.end});
   }
-  check_no_holes(tensors, data_size);
+  check_no_holes(tensors);
+  check_data_size(tensors, data_size);
 }
 
 TEST(NoHoles, AcceptsTensorsBackToBack) {
@@ -77,6 +78,15 @@ TEST(NoHoles, RefusesDataThatIsLeftOver) {
   EXPECT_EQ(error_of([] { check({}, 1); }),
             "incomplete metadata, file not fully covered: the tensors end at byte 0 but the file has 1 "
             "bytes of data");
+}
+
+TEST(NoHoles, HoldsForTheTensorsAloneToo) {
+  const TensorEntry tensor{"a", DType::kU8, {}, 0, 4};
+  check_no_holes({&tensor, 1});
+  check_data_size({&tensor, 1}, 4);
+  EXPECT_EQ(error_of([&] { check_data_size({&tensor, 1}, 3); }),
+            "incomplete metadata, file not fully covered: the tensors end at byte 4 but the file has 3 bytes "
+            "of data");
 }
 
 }  // namespace

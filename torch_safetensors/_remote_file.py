@@ -1,0 +1,129 @@
+"""One safetensors file that comes from a :class:`Reader`.
+
+What to read comes from the library, which parses the header and plans the pieces; the bytes come from the reader, by
+several threads where it can.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any
+
+import torch
+
+from ._arguments import split_names
+from ._buffers import as_tensor, memory_of
+from ._errors import printable, translate
+from ._file_objects import Reader, ended
+from ._gc import gc_paused
+
+__all__ = ["RemoteFile"]
+
+_ops = torch.ops.safetensors
+_classes = torch.classes.safetensors
+
+#: So many bytes are read at a time, by each thread: what a request costs beside them is little, and what is done in
+#: vain when one fails, too.
+_PIECE = 8 << 20
+
+
+class RemoteFile:
+    """A file whose header is valid.
+
+    Args:
+        reader: of its bytes, which must outlive this.
+
+    Raises:
+        OSError: what cannot be read.
+        SafetensorError: malformed.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        try:
+            self._header = self._read_header()
+        except RuntimeError as error:
+            raise translate(error, reader.source) from None
+        #: In the order of their data.
+        self.names = split_names(*self._header.keys())
+
+    def load(
+        self, names: list[str], devices: list[torch.device], *, threads: int | None, verify: bool
+    ) -> dict[str, torch.Tensor]:
+        """Loads tensors; a stream is read to its end, and only once.
+
+        Args:
+            names: those to load.
+            devices: one for each name.
+            threads: so many read at a time; by default ``$TORCH_SAFETENSORS_THREADS``, or what suits the reader. A
+                stream is read by the caller's.
+            verify: compare them with their checksums.
+
+        Returns:
+            The tensors by name, in the order of their data.
+
+        Raises:
+            OSError: what cannot be read, or is not as long as it said.
+            SafetensorError: a name that is not there, bytes that are too few or too many, a damaged tensor.
+        """
+        try:
+            # What says the same in fewer words converts faster.
+            to = devices if len(set(devices)) > 1 else [*devices, torch.device("cpu")][:1]
+            chosen = None if len(to) == 1 and len(names) == len(self.names) else names
+            load = _classes._PiecewiseLoad(self._header, chosen, to, verify, _PIECE, self.reader.max_gap)
+            self._fill(load, load.threads(threads, self.reader.threads) if self.reader.threads > 1 else 1)
+            self._check_size()
+            with gc_paused():
+                joined, separator, tensors = load.take()
+                return dict(zip(split_names(joined, separator), tensors, strict=True))
+        except RuntimeError as error:
+            raise translate(error, self.reader.source) from None
+
+    def _read_header(self) -> Any:
+        """The header, as an object of the library."""
+        reader, source = self.reader, printable(self.reader.source)
+        prefix = bytearray(8)
+        count = reader.read_into(0, memoryview(prefix))
+        size = count if reader.size is None and count < len(prefix) else reader.size
+        with as_tensor(prefix[:count], writable=False) as tensor:
+            json = bytearray(_ops._header_size(source, tensor, size))
+            count = reader.read_into(len(prefix), memoryview(json))
+            if count < len(json):
+                if size is None:
+                    _ops._header_size(source, tensor, len(prefix) + count)  # raises, with the numbers
+                raise ended(reader, len(prefix), count, len(json))
+        with as_tensor(json, writable=False) as tensor:
+            data_size = None if size is None else size - len(prefix) - len(json)
+            return _classes._SourceHeader(source, tensor, data_size)
+
+    def _fill(self, load: Any, threads: int) -> None:
+        """Fills all pieces; raises the first error of any thread, after which no piece is begun."""
+        stopped = threading.Event()
+
+        def work() -> None:
+            while not stopped.is_set() and (piece := load.next()) is not None:
+                begin, memory = piece
+                count = self.reader.read_into(begin, memory_of(memory))
+                if count < memory.numel():
+                    self._check_size()
+                    raise ended(self.reader, begin, count, memory.numel())
+                load.finish(begin)
+
+        if threads <= 1:
+            work()
+            return
+        with ThreadPoolExecutor(threads, thread_name_prefix="torch_safetensors") as pool:
+            try:
+                working = [pool.submit(work) for _ in range(threads)]
+                wait(working, return_when=FIRST_EXCEPTION)
+            finally:
+                stopped.set()  # also when Ctrl-C ends the waiting
+        for done in working:
+            done.result()
+
+    def _check_size(self) -> None:
+        """Holds what did not know its size to the rule that tensors cover the file exactly."""
+        size = self.reader.measure(self._header.end())
+        if self.reader.size is None:
+            self._header.check_data_size(size - self._header.data_begin())
