@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["File", "Listing", "Tensor", "list_tensors"]
 
 
+#: Deeper names are no modules, and one may consist of a million dots.
+_MAX_PARTS = 32
+
+
 class Tensor(NamedTuple):
     """One tensor."""
 
@@ -35,6 +39,11 @@ class Tensor(NamedTuple):
     def elements(self) -> int:
         """How many numbers it holds."""
         return math.prod(self.shape)
+
+    @property
+    def parts(self) -> list[str]:
+        """The name between its dots; the last of very many parts has the others in it."""
+        return self.name.split(".", _MAX_PARTS)
 
     @property
     def module(self) -> str:

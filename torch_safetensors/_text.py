@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["count_of", "format_bytes", "format_shape", "printable_name", "shortened"]
+__all__ = ["count_of", "format_bytes", "format_shape", "is_number", "natural_order", "printable_name", "shortened"]
 
 
 def format_bytes(nbytes: float) -> str:
@@ -26,6 +26,16 @@ def format_shape(shape: Sequence[int]) -> str:
 def count_of(number: int, noun: str) -> str:
     """``1 tensor``, ``1,000 tensors``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def is_number(label: str) -> bool:
+    """Whether it is the number of a layer, or another one of a sane length."""
+    return label.isascii() and label.isdigit() and len(label) < 10
+
+
+def natural_order(label: str) -> tuple[bool, int, str]:
+    """A key that sorts labels with numbers first, as numbers."""
+    return (False, int(label), "") if is_number(label) else (True, 0, label)
 
 
 def printable_name(name: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from .._listing import Tensor
-from .._text import format_shape, printable_name
+from .._text import format_shape, is_number, natural_order, printable_name
 from ._grid import Cell, Column, Size
 from ._totals import Total
 
@@ -20,9 +20,6 @@ COLUMNS = (
     Column("tensors", right=True),
     Column("bytes", "magenta", right=True),
 )
-
-#: Deeper ones are no modules, and a name may consist of a million dots.
-_MAX_DEPTH = 32
 
 
 @dataclass
@@ -39,7 +36,7 @@ class Node:
 
     def sorted_children(self) -> list[tuple[str, Node]]:
         """By name, numbers as numbers."""
-        return sorted(self.children.items(), key=lambda item: _order(item[0]))
+        return sorted(self.children.items(), key=lambda item: natural_order(item[0]))
 
 
 def tree_rows(tensors: Sequence[Tensor], depth: int | None) -> list[list[Cell]]:
@@ -48,20 +45,12 @@ def tree_rows(tensors: Sequence[Tensor], depth: int | None) -> list[list[Cell]]:
     for tensor in tensors:
         node = root
         node.total.add(tensor)
-        for label in tensor.name.split(".", _MAX_DEPTH):
+        for label in tensor.parts:
             node = node.child(label)
             node.total.add(tensor)
         node.tensor = tensor
     forms: dict[object, int] = {}
     return list(_rows(root, "", depth, forms))
-
-
-def _order(label: str) -> tuple[int, int, str]:
-    return (0, int(label), "") if _is_number(label) else (1, 0, label)
-
-
-def _is_number(label: str) -> bool:
-    return label.isascii() and label.isdigit() and len(label) < 10
 
 
 def _form(node: Node, forms: dict[object, int]) -> int:
@@ -88,7 +77,7 @@ def _groups(node: Node, forms: dict[object, int]) -> list[list[tuple[str, Node]]
     children = node.sorted_children()
     # Others have a key of their own, which keeps them apart.
     keys = [
-        (True, _form(child, forms)) if _is_number(label) else (False, position)
+        (True, _form(child, forms)) if is_number(label) else (False, position)
         for position, (label, child) in enumerate(children)
     ]
     groups = groupby(zip(keys, children, strict=True), key=lambda item: item[0])

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .._listing import Tensor
-from .._text import printable_name
+from .._text import natural_order, printable_name
 
 __all__ = ["Box", "boxes"]
 
 #: More siblings than this are gathered in ranges first.
 _MAX_CHILDREN = 64
-#: Deeper ones are no modules, and a name may consist of a million dots.
-_MAX_DEPTH = 32
 
 
 @dataclass
@@ -63,29 +61,25 @@ def boxes(tensors: Sequence[Tensor], label: str, most: int, smallest: float) -> 
 
 def _parts(box: Box) -> list[Box]:
     """What is directly in a box; nothing for a single tensor's own."""
-    if len(box.tensors) == 1 and len(_split(box.tensors[0])) <= box.depth:
+    if len(box.tensors) == 1 and len(box.tensors[0].parts) <= box.depth:
         return []
     named: dict[str, list[Tensor]] = {}
     for tensor in box.tensors:
         # A tensor may be named as the module it stands beside.
-        label = _split(tensor)[box.depth] if len(_split(tensor)) > box.depth else ""
-        named.setdefault(label, []).append(tensor)
-    children = [_part(label, named[label], box.depth + 1) for label in sorted(named, key=_order)]
+        label = tensor.parts[box.depth : box.depth + 1] or [""]
+        named.setdefault(label[0], []).append(tensor)
+    children = [_part(label, named[label], box.depth + 1) for label in sorted(named, key=natural_order)]
     return children if len(children) <= _MAX_CHILDREN else _ranges(children, box.depth)
 
 
 def _part(label: str, tensors: list[Tensor], depth: int) -> Box:
     """A box with several things in it, or one tensor: `model.layers` where there is nothing else in `model`."""
     while True:
-        following = {tuple(_split(tensor)[depth : depth + 1]) for tensor in tensors}
+        following = {tuple(tensor.parts[depth : depth + 1]) for tensor in tensors}
         if len(following) != 1 or following == {()}:
             return Box(printable_name(label), tensors, depth)
         label = f"{label}.{next(iter(following))[0]}"
         depth += 1
-
-
-def _split(tensor: Tensor) -> list[str]:
-    return tensor.name.split(".", _MAX_DEPTH)
 
 
 def _ranges(children: list[Box], depth: int) -> list[Box]:
@@ -100,8 +94,3 @@ def _ranges(children: list[Box], depth: int) -> list[Box]:
         tensors = [tensor for child in group for tensor in child.tensors]
         ranges.append(Box(f"{group[0].label} … {group[-1].label}", tensors, depth))
     return ranges
-
-
-def _order(label: str) -> tuple[int, int, str]:
-    """Numbers as numbers."""
-    return (0, int(label), "") if label.isascii() and label.isdigit() and len(label) < 10 else (1, 0, label)
