@@ -164,6 +164,17 @@ def test_a_png(cli: Cli, path: Path, tmp_path: Path) -> None:
         assert 0.5 < count / pixels / (nbytes / 58_000) < 1, dtype
 
 
+def test_a_page_of_several_files_has_a_strip_for_each(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    save_sharded({"a": torch.zeros(10), "b": torch.zeros(10).half(), "c": torch.zeros(5)}, tmp_path, max_shard_size=40)
+    assert cli("info", tmp_path, "--plot", tmp_path / "out.html").status == 0
+    page = (tmp_path / "out.html").read_text()
+    bars = {bar["customdata"][0].split("<br>")[1].split(",")[0]: bar for bar in figures(page)[1]}
+    assert {kind: bar["y"] for kind, bar in bars.items()} == {"F32": [0, 1], "F16": [1], "header": [0, 1]}
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    assert f'"ticktext":{json.dumps(names, separators=(",", ":"))}' in page
+
+
 @pytest.mark.parametrize("suffix", ["html", "png"])
 def test_a_file_without_tensors_and_one_without_bytes(cli: Cli, tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("squarify")

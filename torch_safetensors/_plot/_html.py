@@ -150,27 +150,29 @@ def _details(box: Box) -> str:
 def _layout(listing: Listing, colours: dict[str, str]) -> graph_objects.Figure:
     """A strip for each file."""
     files = strips(listing, _MAX_SEGMENTS)
-    figure = _figure([_bars(listing, files, kind, colour) for kind, colour in colours.items()], 110 + 34 * len(files))
+    figure = _figure([_bars(files, kind, colour) for kind, colour in colours.items()], 110 + 34 * len(files))
     longest = max(file.nbytes for file in listing.files)
     figure.update_layout(barmode="overlay", bargap=0.25, showlegend=False, hovermode="closest", dragmode="zoom")
     figure.update_layout(margin={"l": 12, "r": 12})
     title = "bytes from the beginning of the file"
     figure.update_xaxes(range=[0, longest], title=title, tickformat="~s", ticksuffix="B", showgrid=False)
-    figure.update_yaxes(autorange="reversed", fixedrange=True, automargin=True, visible=len(files) > 1)
+    names = [html.escape(file.path.rpartition("/")[2]) for file in listing.files]
+    figure.update_yaxes(tickvals=list(range(len(files))), ticktext=names, visible=len(files) > 1, showgrid=False)
+    figure.update_yaxes(range=[len(files) - 0.5, -0.5], fixedrange=True, automargin=True, zeroline=False)
     return figure
 
 
-def _bars(listing: Listing, files: list[list[Segment]], kind: str, colour: str) -> graph_objects.Bar:
+def _bars(files: list[list[Segment]], kind: str, colour: str) -> graph_objects.Bar:
     """All segments of one kind, in two shades in turn."""
     here = [
-        (html.escape(file.path.rpartition("/")[2]), lighter(colour, 0.22 * (position % 2)), segment)
-        for file, segments in zip(listing.files, files, strict=True)
+        (row, lighter(colour, 0.22 * (position % 2)), segment)
+        for row, segments in enumerate(files)
         for position, segment in enumerate(segments)
         if segment.kind == kind
     ]
     return graph_objects.Bar(
         orientation="h",
-        y=[name for name, _, _ in here],
+        y=[row for row, _, _ in here],
         base=[segment.begin for _, _, segment in here],
         x=[segment.nbytes for _, _, segment in here],
         customdata=[_segment_details(segment) for _, _, segment in here],

@@ -143,12 +143,12 @@ def _draw_layout(axes: Axes, listing: Listing, colours: dict[str, str], files: i
     axes.xaxis.set_major_formatter(lambda value, _: format_bytes(value))
     axes.tick_params(axis="x", labelsize=7, length=2, colors=_GREY)
     hidden = len(listing.files) - files
-    note = f"; {hidden} more files" if hidden else ""
+    where = "file" if len(listing.files) == 1 else f"files{f'; {hidden} more are not shown' if hidden else ''}"
     _text(
         axes,
         0.5,
         1.0,
-        f"place in the file{note}",
+        f"place in the {where}",
         fontsize=7.5,
         color=_GREY,
         transform=axes.transAxes,
