@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -79,6 +80,23 @@ def test_an_interrupt_exits_with_130(cli: Cli, path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(info, "list_tensors", interrupted)
     assert cli("info", path) == (130, "", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_an_interrupt_of_the_program_is_quiet(path: Path) -> None:
+    command = [sys.executable, "-m", "torch_safetensors", "bench", path, "--runs", "1000000000"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT) + os.pathsep + os.environ.get("PYTHONPATH", "")}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    # A file that is mapped is being loaded: the command runs.
+    while str(path) not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < deadline:
+        pass
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.communicate(timeout=60) == (b"", b"")
+    finally:
+        process.kill()
+    assert process.returncode == 130
 
 
 def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
