@@ -90,7 +90,7 @@ def test_an_interrupt_of_the_program_is_quiet(path: Path) -> None:
     deadline = time.monotonic() + 120
     # A file that is mapped is being loaded: the command runs.
     while str(path) not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < deadline:
-        pass
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     try:
         assert process.communicate(timeout=60) == (b"", b"")
