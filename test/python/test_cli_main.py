@@ -82,6 +82,32 @@ def test_an_interrupt_exits_with_130(cli: Cli, path: Path, monkeypatch: pytest.M
     assert cli("info", path) == (130, "", "")
 
 
+def test_an_interrupt_that_becomes_another_error(cli: Cli, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+
+    monkeypatch.setattr(info, "list_tensors", interrupted)
+    assert cli("info", path) == (130, "", "")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_that_is_ignored(cli: Cli, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(handle: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return list_tensors(handle)
+
+    list_tensors = info.list_tensors
+    monkeypatch.setattr(info, "list_tensors", interrupted)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert cli("info", path).status == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_an_interrupt_of_the_program_is_quiet(path: Path) -> None:
     command = [sys.executable, "-m", "torch_safetensors", "bench", path, "--runs", "1000000000"]

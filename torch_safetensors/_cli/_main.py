@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from .._library import __version__
 from . import bench, convert, diff, extract, info, merge, rename, split, verify
 from ._errors import one_line
+from ._interrupts import noted_interrupts
 
 __all__ = ["entry", "main"]
 
@@ -73,6 +74,11 @@ def main(arguments: list[str] | None = None) -> int:
         importlib.import_module("torch_safetensors._run").run(arguments[1:])
         return 0
     options = make_parser().parse_args(arguments)
+    with noted_interrupts() as interrupts:
+        return _run(options, interrupts)
+
+
+def _run(options: argparse.Namespace, interrupts: list[int]) -> int:
     try:
         status: int = options.command(options)
         sys.stdout.flush()
@@ -82,6 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
         _discard_output()
         return _PIPE_CLOSED
     except Exception as error:
+        if interrupts:
+            return _INTERRUPTED
         if options.traceback:
             raise
         print(f"torch-safetensors: {one_line(error)}", file=sys.stderr)
