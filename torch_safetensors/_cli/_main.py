@@ -73,17 +73,18 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["run"] and arguments[1:2] not in ([], ["-h"], ["--help"]):
         importlib.import_module("torch_safetensors._run").run(arguments[1:])
         return 0
-    options = make_parser().parse_args(arguments)
-    with noted_interrupts() as interrupts:
-        return _run(options, interrupts)
+    try:
+        options = make_parser().parse_args(arguments)
+        with noted_interrupts() as interrupts:
+            return _run(options, interrupts)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def _run(options: argparse.Namespace, interrupts: list[int]) -> int:
     try:
         status: int = options.command(options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _INTERRUPTED
     except BrokenPipeError:
         _discard_output()
         return _PIPE_CLOSED
