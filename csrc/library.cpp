@@ -9,10 +9,14 @@
 #include "tensors/prefetch.h"
 #include "tensors/python_checkpoint.h"
 #include "tensors/python_load.h"
+#include "tensors/python_progress.h"
 #include "tensors/python_save.h"
+#include "tensors/python_writer.h"
+#include "tensors/replace_tensor.h"
 #include "tensors/safe_open.h"
 #include "tensors/save_plan.h"
 #include "tensors/source_header.h"
+#include "torch_safetensors/replace.h"
 #include "torch_safetensors/torch_safetensors.h"
 
 namespace torch_safetensors {
@@ -118,6 +122,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
   m.class_<tensors::SourceHeader>("_SourceHeader")
       .def(torch::init<std::string, at::Tensor, std::optional<int64_t>>())
       .def("keys", &tensors::SourceHeader::keys)
+      .def("nbytes", &tensors::SourceHeader::nbytes)
       .def("data_begin", &tensors::SourceHeader::data_begin)
       .def("end", &tensors::SourceHeader::end)
       .def("check_data_size", &tensors::SourceHeader::check_data_size);
@@ -160,6 +165,14 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
                        "Dict(str, str)? metadata, bool force_contiguous, bool fsync, bool checksum, "
                        "int alignment) -> str"),
          TORCH_FN(modules::save_model_for_python));
+
+  // Python implements it: see python_progress.h.
+  m.def(touches_files("_report(int done, int total) -> ()"));
+  define(m, touches_files("_report_to_python(bool report) -> ()"), TORCH_FN(tensors::report_to_python));
+
+  define(m, touches_files("_replace_tensor(str filename, str name, Tensor[][] tensor) -> ()"),
+         TORCH_FN(tensors::replace_for_python));
+  define(m, touches_files("_recover(str filename) -> bool"), TORCH_FN(recover));
 
   m.class_<tensors::SafeOpen>("SafeOpen")
       .def(torch::init<std::string, c10::Device, std::string>(), "",
@@ -210,6 +223,12 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
                        bool>())
       .def("size", &tensors::PythonSave::size)
       .def("write_to", &tensors::PythonSave::write_to);
+  m.class_<tensors::PythonWriter>("_Writer")
+      .def(torch::init<std::string, std::string, std::vector<int64_t>, tensors::WrappedTensors,
+                       std::optional<Metadata>, bool, bool, int64_t>())
+      .def("write", &tensors::PythonWriter::write)
+      .def("close", &tensors::PythonWriter::close)
+      .def("abort", &tensors::PythonWriter::abort);
 }
 
 }  // namespace torch_safetensors

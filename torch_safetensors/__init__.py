@@ -13,13 +13,16 @@ from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
 from ._iterate import iter_tensors
 from ._models import load_model, save_model
+from ._replace import recover, replace_tensor
 from ._safe_open import safe_open
 from ._sharded import save_sharded
+from ._writer import Writer
 
 _graphs.register()
 
 __all__ = [
     "SafetensorError",
+    "Writer",
     "__version__",
     "cmake_prefix_path",
     "iter_tensors",
@@ -28,6 +31,8 @@ __all__ = [
     "load_file",
     "load_model",
     "load_tensor",
+    "recover",
+    "replace_tensor",
     "safe_open",
     "save",
     "save_file",

@@ -24,6 +24,7 @@ from ._buffers import Buffer, as_tensor, bytes_of, new_bytes
 from ._errors import translate
 from ._gc import gc_paused
 from ._iterate import load_selected
+from ._progress import Progress, reporting
 from ._remote import is_remote, load_remote, open_remote
 from ._selection import DeviceMap, Names, Rename, is_selective
 from ._torch_private import outside_of_graphs
@@ -49,6 +50,7 @@ def load_file(
     dtype: torch.dtype | None = None,
     rename: Rename | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    progress: Progress = None,
 ) -> dict[str, torch.Tensor]:
     """Loads the tensors of a checkpoint, by default all of them.
 
@@ -78,6 +80,10 @@ def load_file(
         rename: a mapping from names in the file to others, or a function that gives the new name, as
             ``lambda name: name.removeprefix("_orig_mod.")``.
         storage_options: for fsspec's file system, with a URL: credentials, ``headers``, and so on.
+        progress: True shows a bar on stderr with tqdm where it takes over a second. A function is called with the bytes
+            done and those of all tensors that are read, twice those with ``verify``: first with 0, last with all, on
+            this thread (from URLs and file objects: on the one that reads, one at a time). What it raises stops the
+            load. Of a mapped file nothing is read here: it is done at once.
 
     Returns:
         The tensors by name, in the order of their data in the file; of several files, in that of their names. Each has
@@ -95,20 +101,22 @@ def load_file(
     """
     if is_remote(filename):
         options: dict[str, Any] = {"threads": threads, "verify": verify}
-        options.update(names=names, dtype=dtype, rename=rename)
+        options.update(names=names, dtype=dtype, rename=rename, progress=progress)
         load_path = functools.partial(load_file, backend=backend, ring_size=ring_size, **options)
         return _load_remote(filename, device, storage_options, options, load_path)
     filename = cast("PathLike", filename)
     if is_selective(device, names, rename) or dtype is not None:
         if _graphs.is_tracing():
             return _graphs.load_selected(filename, device, names, dtype, rename, backend, verify)
-        return load_selected(filename, device, names, dtype, rename, backend, threads, ring_size, verify)
+        return load_selected(filename, device, names, dtype, rename, backend, threads, ring_size, verify, progress)
     assert not isinstance(device, Mapping)
     if _graphs.is_tracing():
         return _graphs.load_file(filename, device, backend=backend, verify=verify)  # tuned by the environment alone
     arguments = operator_filename(filename), operator_device(device)
     try:
-        return _to_dict(*_ops._load_file(*arguments, backend, threads, ring_size, verify))
+        with reporting(progress, filename):
+            loaded = _ops._load_file(*arguments, backend, threads, ring_size, verify)
+        return _to_dict(*loaded)
     except RuntimeError as error:
         raise translate(error, filename) from None
 
@@ -192,6 +200,7 @@ def save_file(
     fsync: bool = False,
     checksum: bool = False,
     alignment: int = 0,
+    progress: Progress = None,
 ) -> None:
     """Saves tensors to a file, which appears under its name only when it is whole.
 
@@ -208,6 +217,9 @@ def save_file(
             mapped, at a multiple of the largest power of two, at most this one, that divides its size in bytes. For
             it the header is padded with spaces, and tensors whose sizes have the higher powers come first. With 0,
             the default, the file is the reference's to the byte. Every reader takes either.
+        progress: True shows a bar on stderr with tqdm where it takes over a second. A function is called with the bytes
+            done and those of the whole file: first with 0, last with all, on this thread. What it raises stops the
+            save, and an existing file is as it was.
 
     Raises:
         OSError: what the operating system reports; an existing file is then as it was.
@@ -223,7 +235,8 @@ def save_file(
     named = operator_tensors(tensors)
     path = operator_filename(filename)
     try:
-        warning = _ops._save_file.default(path, *named, operator_metadata(metadata), fsync, checksum, alignment)
+        with reporting(progress, filename):
+            warning = _ops._save_file.default(path, *named, operator_metadata(metadata), fsync, checksum, alignment)
     except RuntimeError as error:
         raise translate(error, filename) from None
     if warning:

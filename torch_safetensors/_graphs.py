@@ -282,6 +282,8 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "_load_model": _leaves_the_graph("_load_model", _EAGER_ONLY),
     "_check_model": _leaves_the_graph("_check_model", _EAGER_ONLY),
     "_save_model": _leaves_the_graph("_save_model", _EAGER_ONLY),
+    "_replace_tensor": _leaves_the_graph("_replace_tensor", "it is for eager code"),
+    "_recover": _leaves_the_graph("_recover", "it is for eager code"),
     "load_tensor": _fake_load_tensor,
     "load_tensors": _fake_load_tensors,
     "load_into": _fake_load_into,

@@ -9,6 +9,7 @@ import torch
 
 from ._arguments import DeviceLike, PathLike
 from ._errors import printable
+from ._progress import Progress, Total, bar_or_callable, reporting
 from ._safe_open import safe_open
 from ._selection import DeviceMap, Names, Rename, Selection, select
 
@@ -85,16 +86,30 @@ def load_selected(
     threads: int | None,
     ring_size: int | None,
     verify: bool,
+    progress: Progress,
 ) -> dict[str, torch.Tensor]:
     """:func:`load_file` where it is told what to load."""
     check_dtype(dtype)
     file = safe_open(filename, backend=backend)
     selection = select(filename, file.offset_keys(), device, names, rename)
-    reader = _Reader(file, filename, dtype, threads, ring_size, verify)
     loaded: dict[str, torch.Tensor] = {}
-    for where, group in selection.by_device().items():
-        loaded.update(reader.load(group, where))
+    with bar_or_callable(progress, filename) as report:
+        total = None if report is None else Total(report, _bytes_to_read(file, selection, verify)).start()
+        reader = _Reader(file, filename, dtype, threads, ring_size, verify, total)
+        for where, group in selection.by_device().items():
+            loaded.update(reader.load(group, where))
+        if total is not None:
+            total.finish()
     return {new: loaded[name] for name, new in zip(selection.names, selection.new_names, strict=True)}
+
+
+def _bytes_to_read(file: safe_open, selection: Selection, verify: bool) -> int:
+    nbytes = sum(_nbytes(file._call("_get_meta", name)) for name in selection.names)
+    return 2 * nbytes if verify else nbytes
+
+
+def _nbytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,7 @@ class _Reader:
     threads: int | None
     ring_size: int | None
     verify: bool
+    total: Total | None
 
     def load(self, names: list[str], device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
         others = {name for name in names if self._is_converted(name)}
@@ -121,7 +137,8 @@ class _Reader:
 
     def _read(self, names: list[str], device: torch.device) -> list[torch.Tensor]:
         arguments = names, device, self.threads, self.ring_size, self.verify
-        tensors: list[torch.Tensor] = self.file._call("_get_tensors", *arguments)
+        with reporting(self.total.part() if self.total else None, self.filename):
+            tensors: list[torch.Tensor] = self.file._call("_get_tensors", *arguments)
         return tensors
 
     def _one_by_one(self, names: list[str], device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
@@ -137,7 +154,10 @@ class _Reader:
                 buffer_size=_CONVERSION_BUFFER,
                 ring_size=self.ring_size,
             ) as loader:
-                yield from loader
+                for name, tensor in loader:
+                    if self.total:
+                        self.total.add(_nbytes(tensor))
+                    yield name, tensor
 
 
 def is_converted(stored: torch.dtype, dtype: torch.dtype | None) -> bool:

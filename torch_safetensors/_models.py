@@ -22,6 +22,7 @@ from ._arguments import (
 )
 from ._errors import SafetensorError, printable, translate
 from ._files import load_file
+from ._progress import Progress, reporting
 
 __all__ = ["load_model", "save_model"]
 
@@ -37,6 +38,7 @@ def load_model(
     backend: str = "auto",
     assign: bool = False,
     verify: bool = False,
+    progress: Progress = None,
 ) -> tuple[list[str], list[str]]:
     """Loads a file into a model's parameters and persistent buffers.
 
@@ -53,6 +55,8 @@ def load_model(
         assign: put the file's tensors in place of the model's, with the file's dtypes, as
             ``load_state_dict(assign=True)`` does. A model built on ``meta`` loads without a copy, and ties stay ties.
         verify: see :func:`load_file`. The file is read once more for it, before anything is written.
+        progress: see :func:`load_file`; what ``verify`` reads does not count. A model that is read into in place holds
+            some of the new values where a function stopped it.
 
     Returns:
         The names that the file does not hold, and those that the model does not have; both sorted. Of tensors that
@@ -69,11 +73,12 @@ def load_model(
     # Only torch's own method is sure to take an argument.
     own_names = type(model).state_dict is torch.nn.Module.state_dict
     state = model.state_dict(keep_vars=True) if own_names else model.state_dict()
-    if not _is_plain(model, state):
-        return _load_through_module(model, state, filename, strict, device, backend, assign)
-    if assign:
-        return _assign(model, state, filename, strict, device, backend)
-    return _check_or_load(_ops._load_model, model, state, filename, strict, backend)
+    with reporting(progress, filename):
+        if not _is_plain(model, state):
+            return _load_through_module(model, state, filename, strict, device, backend, assign)
+        if assign:
+            return _assign(model, state, filename, strict, device, backend)
+        return _check_or_load(_ops._load_model, model, state, filename, strict, backend)
 
 
 def _verify(filename: PathLike) -> None:
@@ -93,6 +98,7 @@ def save_model(
     fsync: bool = False,
     checksum: bool = False,
     alignment: int = 0,
+    progress: Progress = None,
 ) -> None:
     """Saves a model's parameters and persistent buffers.
 
@@ -108,12 +114,14 @@ def save_model(
         fsync: see :func:`save_file`.
         checksum: see :func:`save_file`.
         alignment: see :func:`save_file`.
+        progress: see :func:`save_file`.
 
     Raises:
         ValueError: extra state that is not a tensor, and what :func:`save_file` refuses.
         OSError: what the operating system reports.
     """
-    warning = save_state(model.state_dict(), filename, metadata, force_contiguous, fsync, checksum, alignment)
+    with reporting(progress, filename):
+        warning = save_state(model.state_dict(), filename, metadata, force_contiguous, fsync, checksum, alignment)
     if warning:
         warnings.warn(warning, stacklevel=2)
 

@@ -15,6 +15,7 @@ from ._buffers import as_tensor
 from ._errors import SafetensorError, printable, translate
 from ._file_objects import Reader, ended, is_file_object, open_file_object
 from ._iterate import check_dtype, converted
+from ._progress import Progress, Total, bar_or_callable
 from ._remote_file import RemoteFile
 from ._selection import DeviceMap, Names, Rename, select
 from ._urls import is_index, is_url, open_url, printable_url, sibling
@@ -74,6 +75,7 @@ def load_remote(
     names: Names | None = None,
     dtype: torch.dtype | None = None,
     rename: Rename | None = None,
+    progress: Progress = None,
 ) -> dict[str, torch.Tensor]:
     """Loads the tensors of what is open, by default all; arguments, result and errors as for :func:`load_file`.
 
@@ -84,12 +86,18 @@ def load_remote(
     selection = select(checkpoint.source, stored, device, names, rename)
     device_of = dict(zip(selection.names, selection.devices, strict=True))
     loaded: dict[str, torch.Tensor] = {}
-    for file in checkpoint.files:
-        here = [name for name in file.names if name in device_of]
-        if here or len(checkpoint.files) == 1:  # a stream is read, and held to its size, whatever is wanted of it
-            tensors = file.load(here, [device_of[name] for name in here], threads=threads, verify=verify)
-            for name in here:  # one by one: never are all there in both dtypes
-                loaded[name] = converted(file.reader.source, name, tensors.pop(name), dtype)
+    with bar_or_callable(progress, checkpoint.source) as report:
+        nbytes = sum(file.nbytes(device_of) for file in checkpoint.files)
+        total = None if report is None else Total(report, nbytes).start()
+        for file in checkpoint.files:
+            here = [name for name in file.names if name in device_of]
+            if here or len(checkpoint.files) == 1:  # a stream is read, and held to its size, whatever is wanted of it
+                devices = [device_of[name] for name in here]
+                tensors = file.load(here, devices, threads=threads, verify=verify, total=total)
+                for name in here:  # one by one: never are all there in both dtypes
+                    loaded[name] = converted(file.reader.source, name, tensors.pop(name), dtype)
+        if total is not None:
+            total.finish()
     return {new: loaded[name] for name, new in zip(selection.names, selection.new_names, strict=True)}
 
 

@@ -7,6 +7,7 @@ several threads where it can.
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -17,6 +18,7 @@ from ._buffers import as_tensor, memory_of
 from ._errors import printable, translate
 from ._file_objects import Reader, ended
 from ._gc import gc_paused
+from ._progress import Total
 
 __all__ = ["RemoteFile"]
 
@@ -48,8 +50,18 @@ class RemoteFile:
         #: In the order of their data.
         self.names = split_names(*self._header.keys())
 
+    def nbytes(self, names: Collection[str]) -> int:
+        """Bytes of those of the tensors that this file has."""
+        return int(self._header.nbytes([name for name in self.names if name in names]))
+
     def load(
-        self, names: list[str], devices: list[torch.device], *, threads: int | None, verify: bool
+        self,
+        names: list[str],
+        devices: list[torch.device],
+        *,
+        threads: int | None,
+        verify: bool,
+        total: Total | None = None,
     ) -> dict[str, torch.Tensor]:
         """Loads tensors; a stream is read to its end, and only once.
 
@@ -59,6 +71,7 @@ class RemoteFile:
             threads: so many read at a time; by default ``$TORCH_SAFETENSORS_THREADS``, or what suits the reader. A
                 stream is read by the caller's.
             verify: compare them with their checksums.
+            total: is told of every piece, by the thread that read it.
 
         Returns:
             The tensors by name, in the order of their data.
@@ -72,7 +85,7 @@ class RemoteFile:
             to = devices if len(set(devices)) > 1 else [*devices, torch.device("cpu")][:1]
             chosen = None if len(to) == 1 and len(names) == len(self.names) else names
             load = _classes._PiecewiseLoad(self._header, chosen, to, verify, _PIECE, self.reader.max_gap)
-            self._fill(load, load.threads(threads, self.reader.threads) if self.reader.threads > 1 else 1)
+            self._fill(load, total, load.threads(threads, self.reader.threads) if self.reader.threads > 1 else 1)
             self._check_size()
             with gc_paused():
                 joined, separator, tensors = load.take()
@@ -97,7 +110,7 @@ class RemoteFile:
             data_size = None if size is None else size - len(prefix) - len(json)
             return _classes._SourceHeader(source, tensor, data_size)
 
-    def _fill(self, load: Any, threads: int) -> None:
+    def _fill(self, load: Any, total: Total | None, threads: int) -> None:
         """Fills all pieces; raises the first error of any thread, after which no piece is begun."""
         stopped = threading.Event()
 
@@ -108,7 +121,9 @@ class RemoteFile:
                 if count < memory.numel():
                     self._check_size()
                     raise ended(self.reader, begin, count, memory.numel())
-                load.finish(begin)
+                wanted = load.finish(begin)
+                if total is not None:
+                    total.add(wanted)
 
         if threads <= 1:
             work()

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from ._arguments import PathLike, operator_metadata, operator_tensors
 from ._checkpoint_files import Index, locked, replace_by_shards, replace_by_single
 from ._files import save_file
 from ._models import check_extra_state, save_state
+from ._progress import Progress, Total, bar_or_callable, reporting
 
 __all__ = ["save_sharded"]
 
@@ -32,6 +34,7 @@ def save_sharded(
     fsync: bool = False,
     checksum: bool = False,
     alignment: int = 0,
+    progress: Progress = None,
 ) -> None:
     """Saves a checkpoint to a directory, in files of limited size and an index, as Hugging Face libraries do.
 
@@ -53,6 +56,7 @@ def save_sharded(
         fsync: see :func:`save_file`.
         checksum: see :func:`save_file`.
         alignment: see :func:`save_file`.
+        progress: see :func:`save_file`; it counts the bytes of all tensors.
 
     Raises:
         OSError: what the operating system reports.
@@ -69,14 +73,17 @@ def save_sharded(
     folder = Path(os.fsdecode(directory))
     folder.mkdir(parents=True, exist_ok=True)
 
-    def save(path: Path, shard: list[str]) -> None:
-        content.save({name: content.tensors[name] for name in shard}, path, fsync, checksum, alignment)
+    total_size = sum(tensor.nbytes for tensor in content.tensors.values())
+    with locked(folder), bar_or_callable(progress, folder) as report:
+        total = None if report is None else Total(report, total_size).start()
 
-    with locked(folder):
+        def save(path: Path, shard: list[str]) -> None:
+            part = {name: content.tensors[name] for name in shard}
+            content.save(part, path, fsync, checksum, alignment, None if total is None else _of_data(part, total))
+
         if len(shards) == 1:
             replace_by_single(folder, lambda path: save(path, shards[0]))
         else:
-            total_size = sum(tensor.nbytes for tensor in content.tensors.values())
             replace_by_shards(folder, shards, save, Index(texts, total_size, fsync))
 
 
@@ -89,14 +96,31 @@ class _Content:
     #: Of a model: names not saved, each with the one that is.
     ties: dict[str, str] | None
 
-    def save(self, tensors: dict[str, torch.Tensor], path: Path, fsync: bool, checksum: bool, alignment: int) -> None:
+    def save(
+        self,
+        tensors: dict[str, torch.Tensor],
+        path: Path,
+        fsync: bool,
+        checksum: bool,
+        alignment: int,
+        progress: Progress,
+    ) -> None:
         if self.ties is None:
-            save_file(tensors, path, self.texts, fsync=fsync, checksum=checksum, alignment=alignment)
+            options: dict[str, Any] = {"fsync": fsync, "checksum": checksum, "alignment": alignment}
+            save_file(tensors, path, self.texts, **options, progress=progress)
             return
         texts = {name: kept for name, kept in self.ties.items() if kept in tensors} | self.texts
-        warning = save_state(tensors, path, texts, True, fsync, checksum, alignment)
+        with reporting(progress, path):
+            warning = save_state(tensors, path, texts, True, fsync, checksum, alignment)
         if warning:
             warnings.warn(warning, stacklevel=2)
+
+
+def _of_data(tensors: Mapping[str, torch.Tensor], total: Total) -> Progress:
+    """A report for the save of one file, which counts its header, too."""
+    nbytes = sum(tensor.nbytes for tensor in tensors.values())
+    part = total.part()
+    return lambda done, whole: part(max(0, done - (whole - nbytes)), nbytes)
 
 
 def _of_model(model: torch.nn.Module, texts: dict[str, str]) -> _Content:

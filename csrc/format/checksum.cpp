@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <charconv>
+#include <optional>
 
 #include "format/name_order.h"
 #include "format/text.h"
@@ -11,8 +12,6 @@
 
 namespace torch_safetensors::format {
 namespace {
-
-constexpr size_t kHexDigits = 32;
 
 void append_hex(std::string& to, uint64_t value) {
   constexpr char kDigits[] = "0123456789abcdef";
@@ -32,13 +31,20 @@ uint64_t parse_hex(std::string_view digits) {
   return value;
 }
 
-std::string_view recorded_text(const Header& header) {
+std::optional<std::string_view> find_recorded_text(const Header& header) {
   if (header.metadata()) {
     for (const auto& [key, value] : header.metadata()->pairs()) {
       if (key == kChecksumsKey) {
         return value;
       }
     }
+  }
+  return std::nullopt;
+}
+
+std::string_view recorded_text(const Header& header) {
+  if (const auto text = find_recorded_text(header)) {
+    return *text;
   }
   throw SafetensorError("no checksums to verify: save it with checksum=True (metadata " +
                         in_quotes(kChecksumsKey) + ")");
@@ -80,7 +86,7 @@ std::string to_hex(const Checksum& checksum) {
 
 std::string join_checksums(std::span<const std::string_view> names, std::span<const Checksum> checksums) {
   std::string text;
-  text.reserve(names.size() * kHexDigits);
+  text.reserve(names.size() * kChecksumDigits);
   for (const uint32_t index : order_names(names).indices) {
     append_hex(text, checksums[index].high);
     append_hex(text, checksums[index].low);
@@ -88,19 +94,41 @@ std::string join_checksums(std::span<const std::string_view> names, std::span<co
   return text;
 }
 
+bool records_checksums(const Header& header) { return find_recorded_text(header).has_value(); }
+
+uint64_t find_recorded_checksum(std::string_view json, const Header& header, const TensorEntry& entry) {
+  const size_t count = recorded_checksums(header).size();
+  std::string pair = "\"" + std::string(kChecksumsKey) + "\":\"";
+  const size_t in_pair = pair.size();
+  pair.append(recorded_text(header)) += '"';
+  // Within a text, its quotes would be escaped. The character in front tells it from the end of another key.
+  const size_t found = json.find(pair);
+  const bool is_unique = found != json.npos && json.find(pair, found + 1) == json.npos;
+  if (!is_unique || found == 0 || (json[found - 1] != '{' && json[found - 1] != ',')) {
+    throw SafetensorError("metadata: " + in_quotes(kChecksumsKey) +
+                          ": not written as save_file writes it; save the file anew");
+  }
+  const auto index = static_cast<size_t>(&entry - header.tensors().data());
+  size_t rank = 0;
+  while (rank < count && header.by_name()[rank] != index) {
+    ++rank;
+  }
+  return found + in_pair + rank * kChecksumDigits;
+}
+
 std::vector<Checksum> recorded_checksums(const Header& header) {
   std::string_view text = recorded_text(header);
   const size_t count = header.tensors().size();
-  if (text.size() != count * kHexDigits) {
+  if (text.size() != count * kChecksumDigits) {
     throw SafetensorError("metadata: " + in_quotes(kChecksumsKey) + ": " + std::to_string(text.size()) +
                           " digits, but " + std::to_string(count) + " tensors have " +
-                          std::to_string(count * kHexDigits));
+                          std::to_string(count * kChecksumDigits));
   }
   std::vector<Checksum> checksums(count);
   for (Checksum& checksum : checksums) {
-    checksum = {parse_hex(text.substr(0, kHexDigits / 2)),
-                parse_hex(text.substr(kHexDigits / 2, kHexDigits / 2))};
-    text.remove_prefix(kHexDigits);
+    checksum = {parse_hex(text.substr(0, kChecksumDigits / 2)),
+                parse_hex(text.substr(kChecksumDigits / 2, kChecksumDigits / 2))};
+    text.remove_prefix(kChecksumDigits);
   }
   return checksums;
 }

@@ -52,6 +52,16 @@ std::string to_hex(const Checksum& checksum);
 /// The value of `kChecksumsKey` for tensors of these names.
 std::string join_checksums(std::span<const std::string_view> names, std::span<const Checksum> checksums);
 
+/// Digits of one checksum.
+inline constexpr size_t kChecksumDigits = 32;
+
+/// True where a file records checksums, whatever they look like.
+bool records_checksums(const Header& header);
+
+/// Where, in the JSON of `header`, the digits of the checksum of one of its tensors begin. Throws
+/// SafetensorError where it records nothing, or not as this version writes it.
+uint64_t find_recorded_checksum(std::string_view json, const Header& header, const TensorEntry& entry);
+
 /// What a file records of its tensors, in the order of `header.by_name()`. Throws SafetensorError where it
 /// records nothing, or not what this version writes.
 std::vector<Checksum> recorded_checksums(const Header& header);

@@ -1,5 +1,6 @@
 #include "io/atomic_file.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,12 +18,9 @@
 namespace torch_safetensors::io {
 namespace {
 
-/// Less the umask, as the kernel does for every new file.
-constexpr mode_t kNewFileMode = 0666;
-
 /// A file with an existing one's contents-to-be must never be more open than that, not for a moment.
-mode_t creation_mode(const SaveTarget& target) {
-  return target.existing ? target.existing->st_mode & 0777 : kNewFileMode;
+mode_t creation_mode(const SaveTarget& target, mode_t new_mode) {
+  return target.existing ? target.existing->st_mode & 0777 : new_mode;
 }
 
 bool has_no_rename(int error) {
@@ -32,12 +30,12 @@ bool has_no_rename(int error) {
 
 }  // namespace
 
-AtomicFile::AtomicFile(const std::string& path, bool durable)
+AtomicFile::AtomicFile(const std::string& path, bool durable, Order order, mode_t new_mode)
     : path_(path),
       target_(find_save_target(path)),
-      temporary_(target_, creation_mode(target_), path),
+      temporary_(target_, creation_mode(target_, new_mode), path),
       durable_(durable) {
-  if (durable && DirectWriter::is_worth_while(temporary_.descriptor())) {
+  if (durable && order == Order::kAppended && DirectWriter::is_worth_while(temporary_.descriptor())) {
     direct_.emplace(temporary_.descriptor(), path);
   }
 }
@@ -48,6 +46,20 @@ void AtomicFile::write(std::span<const std::span<const std::byte>> pieces) {
   } else {
     write_all(temporary_.descriptor(), pieces, path_);
   }
+}
+
+void AtomicFile::reserve([[maybe_unused]] uint64_t size) {
+#if defined(__linux__)
+  // A full disk is found out now, and not after hours of work. Whatever else is amiss, writing will tell.
+  if (::fallocate(temporary_.descriptor(), 0, 0, static_cast<off_t>(size)) != 0 &&
+      (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)) {
+    throw_os_error(errno, path_);
+  }
+#endif
+}
+
+void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
+  io::write_at(temporary_.descriptor(), offset, bytes, path_);
 }
 
 Commit AtomicFile::commit() {

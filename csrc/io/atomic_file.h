@@ -1,6 +1,9 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -17,6 +20,15 @@ enum class Commit {
   kWrittenInPlace,  ///< The file system has no rename: the target was overwritten.
 };
 
+/// How a file is written.
+enum class Order {
+  kAppended,    ///< By `write`.
+  kAtAnyPlace,  ///< By `write_at`.
+};
+
+/// Less the umask, as the kernel does for every new file.
+inline constexpr mode_t kNewFileMode = 0666;
+
 /// A file that appears under its name only when it is whole: it is written beside the target and renamed.
 ///
 /// * A symbolic link is followed: the file it points to (existing or not) is the target.
@@ -27,7 +39,10 @@ enum class Commit {
 class AtomicFile {
  public:
   /// Opens the temporary file. `durable`: what is committed is on the disk. Throws OsError.
-  explicit AtomicFile(const std::string& path, bool durable = false);
+  explicit AtomicFile(const std::string& path, bool durable = false)
+      : AtomicFile(path, durable, Order::kAppended) {}
+  /// The same; a new target gets the permission bits `new_mode` less the umask.
+  AtomicFile(const std::string& path, bool durable, Order order, mode_t new_mode = kNewFileMode);
   /// Removes the temporary file unless it was committed.
   ~AtomicFile() = default;
   AtomicFile(const AtomicFile&) = delete;
@@ -35,6 +50,13 @@ class AtomicFile {
 
   /// Appends the pieces. Throws OsError (ENOSPC, EFBIG, EIO, …), after which only destruction is of use.
   void write(std::span<const std::span<const std::byte>> pieces);
+
+  /// Sets space aside for a file of so many bytes, as far as the file system can. Throws OsError where they
+  /// are too many (ENOSPC, EDQUOT, EFBIG).
+  void reserve(uint64_t size);
+
+  /// Writes bytes to their place in the file. Throws as `write`. Safe to call from several threads.
+  void write_at(uint64_t offset, std::span<const std::byte> bytes);
 
   /// Puts the file under its name; a durable one and its directory are flushed to the disk. Throws OsError,
   /// and leaves the old file as it was. Where the file system refuses to rename (ENOSYS, EOPNOTSUPP, EPERM),

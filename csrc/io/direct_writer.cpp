@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "io/os_error.h"
+#include "io/progress.h"
 #include "io/remote_file_system.h"
 #include "io/retry.h"
 #include "io/run_parallel.h"
@@ -90,6 +91,7 @@ void DirectWriter::append(std::span<const std::span<const std::byte>> pieces) {
 void DirectWriter::write_blocks(const Stretch& stretch, size_t blocks) {
   allocate(descriptor_, offset_, blocks * kBlock);
   std::atomic<size_t> next{0};
+  Progress* const progress = Progress::current();
   run_parallel(blocks_.size(), blocks_.size(), [&](size_t lane) {
     try {
       for (size_t block; (block = next.fetch_add(1)) < blocks;) {
@@ -102,6 +104,9 @@ void DirectWriter::write_blocks(const Stretch& stretch, size_t blocks) {
           stretch.copy_to({from, kBlock}, block * kBlock - pending_);
         }
         write_at(offset_ + block * kBlock, {from, kBlock});
+        if (progress != nullptr) {
+          progress->advance(kBlock);
+        }
       }
     } catch (...) {
       next = blocks;

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "io/os_error.h"
 #include "io/path_checks.h"
 #include "io/retry.h"
 
@@ -17,6 +18,12 @@ Lock try_lock(int descriptor) {
     return Lock::kAcquired;
   }
   return errno == EWOULDBLOCK ? Lock::kBusy : Lock::kUnsupported;
+}
+
+void wait_for_lock(int descriptor, const std::string& given) {
+  if (retry([&] { return ::flock(descriptor, LOCK_EX); }) != 0) {
+    throw_os_error(errno, given);
+  }
 }
 
 bool is_name_of(const std::string& path, int descriptor) {

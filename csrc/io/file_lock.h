@@ -14,6 +14,9 @@ enum class Lock {
 /// Tries to lock the whole file without waiting, against other processes and other descriptors of this one.
 Lock try_lock(int descriptor);
 
+/// Waits for the lock. Throws OsError about `given`, also where the file system has no locks.
+void wait_for_lock(int descriptor, const std::string& given);
+
 /// True if `path` is the name of the open file.
 bool is_name_of(const std::string& path, int descriptor);
 

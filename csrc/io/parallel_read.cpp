@@ -4,6 +4,7 @@
 #include <array>
 #include <vector>
 
+#include "io/progress.h"
 #include "io/run_parallel.h"
 #include "io/vectored_io.h"
 
@@ -78,8 +79,9 @@ std::vector<Position> cut(std::span<const ReadRange> ranges, size_t item_size) {
 }
 
 void read_item(const File& file, std::span<const ReadRange> ranges, Position at, size_t size,
-               HugePages* fresh) {
+               HugePages* fresh, Progress* progress) {
   Batch batch(file);
+  size_t read = 0;
   while (size > 0 && at.range < ranges.size()) {
     const ReadRange& range = ranges[at.range];
     const auto rest = range.into.subspan(at.skipped);
@@ -89,9 +91,13 @@ void read_item(const File& file, std::span<const ReadRange> ranges, Position at,
     }
     batch.add(range.offset + at.skipped, part);
     size -= part.size();
+    read += part.size();
     at = {at.range + 1, 0};
   }
   batch.flush();
+  if (progress != nullptr) {
+    progress->advance(read);
+  }
 }
 
 void read_in_order(const File& file, std::span<const ReadRange> ranges, HugePages* fresh) {
@@ -99,15 +105,16 @@ void read_in_order(const File& file, std::span<const ReadRange> ranges, HugePage
   for (const ReadRange& range : ranges) {
     total += range.into.size();
   }
+  Progress* const progress = Progress::current();
   if (total < kMinForThreads) {
-    read_item(file, ranges, {0, 0}, total, fresh);
+    read_item(file, ranges, {0, 0}, total, fresh, progress);
     return;
   }
   const size_t threads = file.is_remote() ? kRemoteThreads : default_threads();
   const size_t item_size = std::clamp(total / (4 * threads), kMinItem, kMaxItem);
   const std::vector<Position> items = cut(ranges, item_size);
   run_parallel(items.size(), threads,
-               [&](size_t item) { read_item(file, ranges, items[item], item_size, fresh); });
+               [&](size_t item) { read_item(file, ranges, items[item], item_size, fresh, progress); });
 }
 
 }  // namespace

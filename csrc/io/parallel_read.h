@@ -15,9 +15,9 @@ struct ReadRange {
   std::span<std::byte> into;
 };
 
-/// Reads all ranges, large amounts with several threads of its own that end before it returns (a pool
-/// would not survive fork). Throws the first error after all threads have ended. `fresh` says that what is
-/// written to lies in memory not touched before.
+/// Reads all ranges, and tells Progress; large amounts with several threads of its own that end before it
+/// returns (a pool would not survive fork). Throws the first error after all threads have ended. `fresh` says
+/// that what is written to lies in memory not touched before.
 void read_ranges(const File& file, std::span<const ReadRange> ranges, HugePages* fresh = nullptr);
 
 /// The same on the calling thread, in the order given; those that follow one another in the file are read

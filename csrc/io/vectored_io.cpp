@@ -1,10 +1,13 @@
 #include "io/vectored_io.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <vector>
 
 #include "io/os_error.h"
+#include "io/progress.h"
 #include "io/retry.h"
 #include "io/stretch.h"
 
@@ -37,6 +40,15 @@ void write_batch(int descriptor, std::span<iovec> batch, const std::string& path
   }
 }
 
+/// Bytes of one system call: less where somebody wants to know how far it is.
+size_t most_at_once() { return Progress::current() != nullptr ? kReported : kMaxTransfer; }
+
+void tell(size_t written) {
+  if (Progress* const progress = Progress::current()) {
+    progress->advance(written);
+  }
+}
+
 /// Smaller pieces, on average, are copied together: the system spends longer on taking each.
 constexpr uint64_t kSmallPiece = 4096;
 constexpr uint64_t kGathered = uint64_t{1} << 20;
@@ -48,6 +60,7 @@ void write_gathered(int descriptor, const Stretch& stretch, const std::string& p
     stretch.copy_to(part, begin);
     iovec whole{part.data(), part.size()};
     write_batch(descriptor, {&whole, 1}, path);
+    tell(part.size());
   }
 }
 
@@ -61,20 +74,42 @@ void write_all(int descriptor, std::span<const std::span<const std::byte>> piece
   std::vector<iovec> batch;
   batch.reserve(std::min(pieces.size(), kMaxPieces));
   size_t batch_size = 0;
+  const size_t most = most_at_once();
+  const auto flush = [&] {
+    write_batch(descriptor, batch, path);
+    tell(batch_size);
+    batch.clear();
+    batch_size = 0;
+  };
   for (std::span<const std::byte> piece : pieces) {
     while (!piece.empty()) {
-      const auto part = piece.first(std::min(piece.size(), kMaxTransfer - batch_size));
+      const auto part = piece.first(std::min(piece.size(), most - batch_size));
       batch.push_back({const_cast<std::byte*>(part.data()), part.size()});
       batch_size += part.size();
       piece = piece.subspan(part.size());
-      if (batch.size() == kMaxPieces || batch_size == kMaxTransfer) {
-        write_batch(descriptor, batch, path);
-        batch.clear();
-        batch_size = 0;
+      if (batch.size() == kMaxPieces || batch_size == most) {
+        flush();
       }
     }
   }
-  write_batch(descriptor, batch, path);
+  if (!batch.empty()) {
+    flush();
+  }
+}
+
+void write_at(int descriptor, uint64_t offset, std::span<const std::byte> bytes, const std::string& path) {
+  const size_t most = most_at_once();
+  while (!bytes.empty()) {
+    const size_t wanted = std::min(bytes.size(), most);
+    const ssize_t count =
+        retry([&] { return ::pwrite(descriptor, bytes.data(), wanted, static_cast<off_t>(offset)); });
+    if (count <= 0) {
+      throw_os_error(count < 0 ? errno : EIO, path);
+    }
+    tell(static_cast<size_t>(count));
+    offset += static_cast<size_t>(count);
+    bytes = bytes.subspan(static_cast<size_t>(count));
+  }
 }
 
 void read_scattered(const File& file, uint64_t offset, std::span<iovec> into) {

@@ -109,4 +109,12 @@ void check_savable(std::span<const NamedTensor> tensors, Overlap overlap) {
   }
 }
 
+NamedTensor packed(NamedTensor named) {
+  if (named.tensor.defined() && has_memory(named.tensor)) {
+    named.tensor = named.tensor.detach().contiguous();
+  }
+  check_savable({&named, 1}, Overlap::kWrittenTwice);
+  return named;
+}
+
 }  // namespace torch_safetensors::tensors

@@ -18,6 +18,9 @@ enum class Overlap {
 /// Error (RuntimeError in Python) for shared memory.
 void check_savable(std::span<const NamedTensor> tensors, Overlap overlap);
 
+/// The same, packed where it is not contiguous, and checked to be savable by itself.
+NamedTensor packed(NamedTensor named);
+
 /// The part of it that concerns one tensor's dtype.
 void check_dtype(const NamedTensor& named);
 

@@ -7,6 +7,7 @@
 
 #include "format/checksum.h"
 #include "format/text.h"
+#include "io/progress.h"
 #include "tensors/checkpoint_files.h"
 #include "tensors/filename.h"
 #include "tensors/source.h"
@@ -210,6 +211,11 @@ std::vector<at::Tensor> Checkpoint::read(std::span<const Entry* const> entries, 
   if (files_.size() == 1) {
     return files_.front()->read(entries, device, options, verify);
   }
+  uint64_t nbytes = 0;
+  for (const Entry* entry : entries) {
+    nbytes += entry->nbytes();
+  }
+  io::Progress progress(verify ? 2 * nbytes : nbytes);
   std::vector<at::Tensor> tensors(entries.size());
   for (const Part& part : by_file(entries)) {
     std::vector<at::Tensor> read = part.file->read(part.entries, device, options, verify);
@@ -217,6 +223,7 @@ std::vector<at::Tensor> Checkpoint::read(std::span<const Entry* const> entries, 
       tensors[part.places[i]] = std::move(read[i]);
     }
   }
+  progress.finish();
   return tensors;
 }
 

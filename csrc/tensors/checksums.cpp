@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "format/text.h"
+#include "io/progress.h"
 #include "io/run_parallel.h"
 #include "tensors/device_save.h"
 #include "tensors/source.h"
@@ -54,9 +55,15 @@ void verify(const std::string& source, const format::Header& header,
             const std::function<format::Checksum(size_t)>& checksum) {
   const std::vector<format::Checksum> recorded = recorded_of(source, header, entries);
   std::vector<format::Checksum> found(entries.size());
+  io::Progress* const progress = io::Progress::current();
   for_each_index(
       entries.size(), [&](size_t i) { return entries[i]->nbytes(); },
-      [&](size_t i) { found[i] = checksum(i); });
+      [&](size_t i) {
+        found[i] = checksum(i);
+        if (progress != nullptr) {
+          progress->advance(entries[i]->nbytes());
+        }
+      });
   compare_checksums(source, entries, recorded, found, fault);
 }
 
@@ -78,9 +85,7 @@ std::vector<format::Checksum> checksums_of(std::span<const NamedTensor> tensors,
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (!lies_here(tensors[i].tensor)) {
       format::ChecksumBuilder builder(specs[i].name, specs[i].dtype, specs[i].shape);
-      DeviceReader reader([&](std::span<const std::byte> bytes) { builder.add(bytes); });
-      reader.add(tensors[i].tensor);
-      reader.flush();
+      emit_bytes(tensors[i].tensor, [&](std::span<const std::byte> bytes) { builder.add(bytes); });
       checksums[i] = builder.build();
     }
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "io/progress.h"
 #include "io/run_parallel.h"
 #include "tensors/host_blocks.h"
 #include "tensors/read_chunk.h"
@@ -22,17 +23,31 @@ std::vector<size_t> in_order(size_t count, Position position) {
   return order;
 }
 
+void move_chunk(const DeviceLane& lane, const ByteSource& source, const staging::ChunkPlan& plan,
+                const staging::Chunk& chunk, std::span<const staging::Item> items, const DeviceMemory& memory,
+                staging::BlockRing& ring) {
+  const DeviceLane::Scope scope(lane);
+  staging::BlockRing::Block block = ring.acquire();
+  read_chunk(source, plan, chunk, items, block.bytes());
+  copy_from_block(lane, block, [&] { copy_chunk(lane, plan, chunk, host_tensor(block), memory); });
+}
+
 void move_chunks(const DeviceLane& lane, const ByteSource& source, const staging::ChunkPlan& plan,
                  std::span<const staging::Item> items, const DeviceMemory& memory, staging::BlockRing& ring,
                  size_t threads) {
+  io::Progress* const progress = io::Progress::current();
   lane.follow_current();
   try {
     io::run_parallel(plan.chunks.size(), threads, [&](size_t i) {
-      const staging::Chunk& chunk = plan.chunks[i];
-      const DeviceLane::Scope scope(lane);
-      staging::BlockRing::Block block = ring.acquire();
-      read_chunk(source, plan, chunk, items, block.bytes());
-      copy_from_block(lane, block, [&] { copy_chunk(lane, plan, chunk, host_tensor(block), memory); });
+      move_chunk(lane, source, plan, plan.chunks[i], items, memory, ring);
+      if (progress != nullptr) {
+        // Out of the lane's Scope, which is not for what a report may do.
+        uint64_t moved = 0;
+        for (const staging::Part& part : plan.parts_of(plan.chunks[i])) {
+          moved += part.nbytes;
+        }
+        progress->advance(moved);
+      }
     });
   } catch (...) {
     // The destinations are about to be freed, or go back to their owners, with copies on the way.

@@ -122,4 +122,14 @@ void DeviceReader::emit_oldest() {
   on_the_way_.pop_front();
 }
 
+void emit_bytes(const at::Tensor& tensor, const DeviceReader::Emit& emit) {
+  if (tensor.is_cpu() && !tensor.is_conj() && !tensor.is_neg()) {
+    emit(readable_bytes(tensor));
+    return;
+  }
+  DeviceReader reader(emit);
+  reader.add(tensor);
+  reader.flush();
+}
+
 }  // namespace torch_safetensors::tensors

@@ -56,4 +56,8 @@ class DeviceReader {
   std::deque<Filling> on_the_way_;
 };
 
+/// Emits the bytes of one dense tensor: on the CPU as they lie there, those of other devices and of lazy
+/// conjugate and negative views piece by piece.
+void emit_bytes(const at::Tensor& tensor, const DeviceReader::Emit& emit);
+
 }  // namespace torch_safetensors::tensors

@@ -7,6 +7,7 @@
 
 #include "format/text.h"
 #include "io/parallel_read.h"
+#include "io/progress.h"
 #include "io/will_need.h"
 #include "tensors/checksums.h"
 #include "tensors/device_load.h"
@@ -79,6 +80,19 @@ at::Tensor OpenFile::read(const format::TensorEntry& entry, c10::Device device) 
 std::vector<at::Tensor> OpenFile::read(std::span<const format::TensorEntry* const> entries,
                                        c10::Device device, const TransferOptions& options,
                                        bool verify) const {
+  uint64_t nbytes = 0;
+  for (const format::TensorEntry* entry : entries) {
+    nbytes += entry->nbytes();
+  }
+  io::Progress progress(verify ? 2 * nbytes : nbytes);
+  std::vector<at::Tensor> tensors = read_or_map(entries, device, options, verify);
+  progress.finish();
+  return tensors;
+}
+
+std::vector<at::Tensor> OpenFile::read_or_map(std::span<const format::TensorEntry* const> entries,
+                                              c10::Device device, const TransferOptions& options,
+                                              bool verify) const {
   if (verify && !device.is_cpu()) {
     verify_bytes(source_, header_, entries, bytes(), data_begin_);
   }

@@ -75,7 +75,7 @@ class OpenFile {
   /// The tensors, each in a storage of its own; with mmap they keep the mapping alive. For devices the file
   /// is always read, in parallel and through bounded host memory (device_load.h). `verify`: throws
   /// SafetensorError unless their bytes have the checksums that the file records; what goes to a device is
-  /// read once more for this.
+  /// read once more for this. Tells Progress.
   std::vector<at::Tensor> read(std::span<const format::TensorEntry* const> entries, c10::Device device,
                                const TransferOptions& options = {}, bool verify = false) const;
 
@@ -99,6 +99,8 @@ class OpenFile {
                  std::span<const std::span<std::byte>> destinations, io::HugePages* fresh = nullptr) const;
 
  private:
+  std::vector<at::Tensor> read_or_map(std::span<const format::TensorEntry* const> entries, c10::Device device,
+                                      const TransferOptions& options, bool verify) const;
   std::vector<at::Tensor> read_to(std::span<const format::TensorEntry* const> entries, c10::Device device,
                                   const TransferOptions& options) const;
   std::vector<at::Tensor> read_mapped(std::span<const format::TensorEntry* const> entries) const;

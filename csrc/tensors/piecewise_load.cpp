@@ -173,7 +173,7 @@ void PiecewiseLoad::scatter(const Piece& piece) const {
   }
 }
 
-void PiecewiseLoad::finish(int64_t begin) {
+int64_t PiecewiseLoad::finish(int64_t begin) {
   Piece piece;
   {
     const std::lock_guard lock(mutex_);
@@ -184,9 +184,11 @@ void PiecewiseLoad::finish(int64_t begin) {
   }
   scatter(piece);
   std::vector<size_t> complete_now;
+  uint64_t wanted = 0;
   {
     const std::lock_guard lock(mutex_);
     for (const Part& part : piece.parts) {
+      wanted += part.nbytes;
       missing_[part.index] -= part.nbytes;
       if (missing_[part.index] == 0) {
         complete_now.push_back(part.index);
@@ -197,6 +199,7 @@ void PiecewiseLoad::finish(int64_t begin) {
   for (const size_t index : complete_now) {
     complete(index);
   }
+  return static_cast<int64_t>(wanted);
 }
 
 /// By whoever filled the last of its bytes, so that what goes elsewhere is not kept here until all are there.

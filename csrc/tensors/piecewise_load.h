@@ -41,8 +41,8 @@ class PiecewiseLoad : public torch::CustomClassHolder {
   /// Nothing once all were handed out. Pieces come in the order of the source.
   std::optional<std::tuple<int64_t, at::Tensor>> next();
 
-  /// The piece that begins there is filled.
-  void finish(int64_t begin);
+  /// The piece that begins there is filled. Returns how many bytes of it are wanted.
+  int64_t finish(int64_t begin);
 
   /// Hands over names and tensors once all pieces are filled. Throws SafetensorError for damaged ones.
   PythonLoad::Parts take();

@@ -3,12 +3,12 @@
 #include <ATen/Functions.h>
 
 #include "format/text.h"
-#include "io/atomic_file.h"
 #include "io/parallel_copy.h"
+#include "io/progress.h"
 #include "tensors/checksums.h"
 #include "tensors/device_save.h"
 #include "tensors/filename.h"
-#include "tensors/scalar_type.h"
+#include "tensors/saved_header.h"
 #include "tensors/storage.h"
 
 namespace torch_safetensors {
@@ -19,46 +19,6 @@ using Bytes = std::span<const std::byte>;
 
 /// So many pieces are handed to the file at a time.
 constexpr size_t kBatch = 16384;
-
-/// Tensors as they will stand in the header. F4 counts elements there and bytes in torch, so that its shapes
-/// need memory of their own.
-class Specs {
- public:
-  explicit Specs(std::span<const NamedTensor> tensors) {
-    unpacked_.reserve(tensors.size());
-    specs_.reserve(tensors.size());
-    for (const auto& [name, tensor] : tensors) {
-      const format::DType dtype = *to_dtype(tensor.scalar_type());
-      std::span<const int64_t> shape(tensor.sizes().data(), tensor.sizes().size());
-      if (packing(dtype) > 1 && !shape.empty()) {
-        auto& sizes = unpacked_.emplace_back(shape.begin(), shape.end());
-        sizes.back() *= packing(dtype);
-        shape = sizes;
-      }
-      specs_.push_back({name, dtype, shape});
-    }
-  }
-
-  operator std::span<const format::TensorSpec>() const { return specs_; }
-
- private:
-  std::vector<std::vector<int64_t>> unpacked_;
-  std::vector<format::TensorSpec> specs_;
-};
-
-/// `checksums` has one for each of the tensors, or none.
-format::SerializedHeader make_header(std::span<const format::TensorSpec> specs,
-                                     const std::optional<format::Metadata>& metadata,
-                                     const std::optional<std::vector<format::Checksum>>& checksums,
-                                     int64_t alignment = 0) {
-  try {
-    const std::optional<format::Metadata> all = with_checksums(metadata, specs, checksums);
-    return format::serialize_header(specs, all ? &*all : nullptr, alignment);
-  } catch (const SafetensorError& error) {
-    // What a file cannot hold is here an argument that is wrong.
-    C10_THROW_ERROR(ValueError, error.what());
-  }
-}
 
 }  // namespace
 
@@ -108,6 +68,12 @@ void SavePlan::write_to(std::span<std::byte> out) const {
 std::string SavePlan::write_to(const std::string& filename, bool fsync) const {
   const std::string path = decode_filename(filename);
   io::AtomicFile file(path, fsync);
+  write_to(file);
+  return commit(file, path);
+}
+
+void SavePlan::write_to(io::AtomicFile& file) const {
+  io::Progress progress(size());
   std::vector<Bytes> batch;
   for_each_piece([&](Bytes piece, bool is_temporary) {
     batch.push_back(piece);
@@ -117,7 +83,7 @@ std::string SavePlan::write_to(const std::string& filename, bool fsync) const {
     }
   });
   file.write(batch);
-  return commit(file, path);
+  progress.finish();
 }
 
 std::string commit(io::AtomicFile& file, const std::string& path) {

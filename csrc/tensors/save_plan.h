@@ -33,6 +33,9 @@ class SavePlan {
   /// in place.
   [[nodiscard]] std::string write_to(const std::string& filename, bool fsync) const;
 
+  /// Appends the whole file to one that is not committed then. Tells Progress.
+  void write_to(io::AtomicFile& file) const;
+
  private:
   /// Calls `emit(bytes, is_temporary)` for the header and the tensors in the order of the file. What had to
   /// be copied (other devices, lazy conjugates) comes in pieces that live until emit returns.

@@ -51,6 +51,14 @@ SourceHeader::SourceHeader(std::string source, const at::Tensor& json, std::opti
 
 JoinedNames SourceHeader::keys() const { return join_names(names_of(entries_of(header_))); }
 
+int64_t SourceHeader::nbytes(const std::vector<std::string>& names) const {
+  uint64_t sum = 0;
+  for (const std::string& name : names) {
+    sum += find_entry(source_, header_, name).nbytes();
+  }
+  return static_cast<int64_t>(sum);
+}
+
 int64_t SourceHeader::end() const {
   const auto tensors = header_.tensors();
   return data_begin_ + (tensors.empty() ? 0 : static_cast<int64_t>(tensors.back().end));

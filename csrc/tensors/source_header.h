@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "format/header.h"
 #include "tensors/joined_names.h"
@@ -29,6 +30,9 @@ class SourceHeader : public torch::CustomClassHolder {
 
   /// The names of the tensors, in the order of the data.
   JoinedNames keys() const;
+
+  /// Bytes of those tensors. Throws SafetensorError for a name that is not there.
+  int64_t nbytes(const std::vector<std::string>& names) const;
 
   /// Where the data begin in the source, and where the tensors end.
   int64_t data_begin() const { return data_begin_; }

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "format/text.h"
+#include "io/progress.h"
 #include "tensors/byte_range.h"
 #include "tensors/device_load.h"
 #include "tensors/source.h"
@@ -134,8 +135,10 @@ void write_into(const Checkpoint& file, std::span<const Target> targets, const T
   std::vector<std::span<std::byte>> destinations;
   DeviceTargets on_devices(options);
   std::vector<Target> copied;
+  uint64_t nbytes = 0;
   for (size_t i = 0; i < targets.size(); ++i) {
     const auto& [entry, out] = targets[i];
+    nbytes += entry->nbytes();
     const bool is_own = !shared[i] && is_direct(out, tensor_type(file.source_of(*entry), *entry).dtype);
     if (is_own && out.is_cpu()) {
       entries.push_back(entry);
@@ -146,11 +149,13 @@ void write_into(const Checkpoint& file, std::span<const Target> targets, const T
     }
     out.unsafeGetTensorImpl()->bump_version();
   }
+  io::Progress progress(nbytes);
   file.read_into(entries, destinations);
   on_devices.fill(file.bytes());
   for (const auto& [entry, out] : copied) {
     out.copy_(file.read(*entry, at::kCPU).view(out.sizes()));
   }
+  progress.finish();
 }
 
 void load_into(const Checkpoint& file, const std::vector<std::string>& names,

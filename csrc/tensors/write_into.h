@@ -22,6 +22,7 @@ void check_writable(const at::Tensor& out, c10::ScalarType from, const std::stri
 /// Fills the targets, which have as many elements as their entries, straight into their memory where they are
 /// dense tensors of the file's dtype (in parallel; on devices through bounded host memory, device_load.h),
 /// with `copy_` elsewhere. Bumps each one's version, so that autograd sees the write. Targets are checked.
+/// Tells Progress, whose report may stop it halfway.
 void write_into(const Checkpoint& file, std::span<const Target> targets, const TransferOptions& options = {});
 
 /// Both for tensors that must have exactly the file's shape and dtype.

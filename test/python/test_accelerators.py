@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import assert_same, random_tensors
+from test_progress import loads_and_saves_with_progress
+from test_replace_tensor import replaces_from_device
+from test_writer import writes_from_device
 
 import torch_safetensors
 from torch_safetensors import load, load_file, load_model, safe_open, save_file, save_model
@@ -166,3 +169,8 @@ def test_inference_mode(path: Path, device: torch.device) -> None:
         loaded = load_file(path, device)
         assert all(tensor.is_inference() for tensor in loaded.values())
     assert_same(on_cpu(loaded), tensors)
+
+
+@pytest.mark.parametrize("function", [writes_from_device, replaces_from_device, loads_and_saves_with_progress])
+def test_what_a_made_up_device_can_do(device: torch.device, path: Path, function: Callable[[Path, str], None]) -> None:
+    function(path, str(device))

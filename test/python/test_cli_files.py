@@ -9,7 +9,6 @@ import torch
 from command_line import Cli, lines_of
 from helpers import assert_same, listing, random_tensors
 
-import torch_safetensors
 from torch_safetensors import load_file, safe_open, save_file, save_sharded
 
 TENSORS = {
@@ -18,8 +17,6 @@ TENSORS = {
     "model.b.weight": torch.rand(4, 4).bfloat16(),
     "model.w[0]": torch.arange(3),
 }
-#: What writes a file tensor by tensor.
-needs_writer = pytest.mark.xfail(not hasattr(torch_safetensors, "Writer"), reason="there is no Writer yet")
 TIES = {"format": "pt", "model.tied": "model.a.weight"}
 
 
@@ -71,7 +68,6 @@ def test_split_with_a_size_that_is_none(cli: Cli, path: Path, tmp_path: Path) ->
     assert err.startswith("torch-safetensors: max_shard_size: 'big' is not a size")
 
 
-@needs_writer
 def test_merge(cli: Cli, tmp_path: Path, target: Path) -> None:
     tensors = random_tensors(3, count=40)
     save_sharded(tensors, tmp_path / "shards", TIES, max_shard_size=100)
@@ -82,7 +78,6 @@ def test_merge(cli: Cli, tmp_path: Path, target: Path) -> None:
     assert cli("merge", tmp_path / "shards" / "model.safetensors.index.json", target, "--force").status == 0
 
 
-@needs_writer
 def test_convert_from_safetensors_to_safetensors(cli: Cli, path: Path, target: Path) -> None:
     assert cli("convert", path, target, "--dtype", "f16").status == 0
     expected = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in TENSORS.items()}
@@ -90,14 +85,12 @@ def test_convert_from_safetensors_to_safetensors(cli: Cli, path: Path, target: P
     assert metadata(target) == TIES
 
 
-@needs_writer
 def test_extract_names_and_patterns(cli: Cli, path: Path, target: Path) -> None:
     assert lines_of(cli("extract", path, "model.w[0]", "*.a.*", "-o", target)) == [f"{target}: 3 tensors, 104 B"]
     assert_same(load_file(target), {name: tensor for name, tensor in TENSORS.items() if name != "model.b.weight"})
     assert metadata(target) == TIES
 
 
-@needs_writer
 def test_extract_forgets_ties_of_what_is_not_there(cli: Cli, path: Path, target: Path) -> None:
     assert cli("extract", path, "*.b.*", "-o", target).status == 0
     assert metadata(target) == {"format": "pt"}
@@ -109,7 +102,6 @@ def test_extract_what_is_not_there(cli: Cli, path: Path, target: Path) -> None:
     assert not target.exists()
 
 
-@needs_writer
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -132,7 +124,6 @@ def test_rename(cli: Cli, path: Path, target: Path, options: list[str], expected
     assert sorted(map(str, loaded.values())) == sorted(map(str, TENSORS.values()))
 
 
-@needs_writer
 def test_rename_renames_ties(cli: Cli, path: Path, target: Path) -> None:
     assert cli("rename", path, target, "--strip-prefix", "model.").status == 0
     assert metadata(target) == {"format": "pt", "tied": "a.weight"}
@@ -170,7 +161,6 @@ def test_rename_explains_its_options(cli: Cli, path: Path, target: Path, option:
     assert f"argument {option.partition('=')[0]}: {option.partition('=')[2]!r}" in err
 
 
-@needs_writer
 @pytest.mark.parametrize("command", [("extract", "*", "-o"), ("rename", "--add-prefix=x")], ids=lambda words: words[0])
 def test_nothing_is_overwritten_unasked(cli: Cli, path: Path, target: Path, command: tuple[str, ...]) -> None:
     target.write_bytes(b"old")

@@ -26,7 +26,18 @@ from conftest import TORTURE
 from helpers import assert_same, descriptors, listing, run_in_process
 from torch import Tensor
 
-from torch_safetensors import SafetensorError, load, load_file, load_model, safe_open, save, save_file, save_model
+from torch_safetensors import (
+    SafetensorError,
+    Writer,
+    load,
+    load_file,
+    load_model,
+    replace_tensor,
+    safe_open,
+    save,
+    save_file,
+    save_model,
+)
 
 KILLS = 1000 if TORTURE else 40
 SECONDS = 60.0 if TORTURE else 3.0
@@ -270,6 +281,11 @@ def endless_calls(path: Path) -> dict[str, Callable[[], Any]]:
         with safe_open(path) as file, file.prefetch() as loader:
             next(iter(loader))
 
+    def write() -> None:
+        with Writer(out, tensors, progress=lambda *_: None) as writer:
+            for name, tensor in tensors.items():
+                writer.write(name, tensor)
+
     def refused(call: Callable[[], Any], error: type[Exception]) -> Callable[[], None]:
         def check() -> None:
             with pytest.raises(error):
@@ -288,6 +304,9 @@ def endless_calls(path: Path) -> dict[str, Callable[[], Any]]:
         "save_file": lambda: save_file(tensors, out),
         "save_file, fsync": lambda: save_file(tensors, out, fsync=True),
         "save": lambda: save(tensors),
+        "Writer": write,
+        "Writer, aborted": refused(lambda: Writer(out, tensors).close(), ValueError),
+        "replace_tensor, fsync": lambda: replace_tensor(path, "v", tensors["v"]),
         "save_model": lambda: save_model(layer, out),
         "load_file, malformed": refused(lambda: load_file(bad), SafetensorError),
         "load, malformed": refused(lambda: load(data[:-1]), SafetensorError),
@@ -324,7 +343,8 @@ def repeat(path: Path, name: str, count: int) -> tuple[int, int]:
 
 NAMES = [
     *("load_file, mmap", "load_file, pread", "load", "load, alias", "get_slice", "prefetch", "load_model", "save_file"),
-    *("save_file, fsync", "save", "save_model", "load_file, malformed", "load, malformed", "load_file, missing"),
+    *("save_file, fsync", "save", "Writer", "Writer, aborted", "replace_tensor, fsync"),
+    *("save_model", "load_file, malformed", "load, malformed", "load_file, missing"),
     *("save_file, no folder", "save_file, refused"),
 ]
 

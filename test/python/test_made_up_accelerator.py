@@ -13,6 +13,9 @@ import pytest
 import torch
 from conftest import Worker
 from helpers import assert_same, random_tensors
+from test_progress import loads_and_saves_with_progress
+from test_replace_tensor import replaces_from_device
+from test_writer import writes_from_device
 from torch.utils.cpp_extension import include_paths, library_paths
 
 from torch_safetensors import load, load_file, load_model, load_tensor, safe_open, save, save_file, save_model
@@ -169,3 +172,8 @@ def wrong_numbers(path: Path) -> None:
 
 def test_numbers_that_are_not_positive(made_up: Worker, path: Path) -> None:
     made_up(wrong_numbers, path)
+
+
+@pytest.mark.parametrize("function", [writes_from_device, replaces_from_device, loads_and_saves_with_progress])
+def test_what_other_modules_do_on_a_device(made_up: Worker, path: Path, function: Callable[[Path, str], None]) -> None:
+    made_up(function, path, DEVICE)

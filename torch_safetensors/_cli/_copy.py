@@ -10,8 +10,9 @@ from .._errors import printable
 from .._files import load_file
 from .._safe_open import safe_open
 from .._text import count_of, format_bytes
+from .._writer import Writer
 from ._grid import line
-from ._progress import progress
+from ._progress import is_watched
 
 __all__ = ["converted", "copy_tensors", "report"]
 
@@ -27,15 +28,12 @@ def copy_tensors(
 
     ``dtype``: floating-point ones are converted to it.
     """
-    from .._writer import Writer  # type: ignore[import-not-found]
-
     meta = load_file(source, "meta")
     spec = {new: converted(meta[old], dtype) for old, new in new_names.items()}
     nbytes = sum(tensor.nbytes for tensor in spec.values())
-    with safe_open(source) as handle, progress("writing", nbytes) as advance, Writer(target, spec, metadata) as writer:
+    with safe_open(source) as handle, Writer(target, spec, metadata, progress=is_watched()) as writer:
         for old, new in new_names.items():
             writer.write(new, converted(handle.get_tensor(old), dtype))
-            advance(spec[new].nbytes)
     report(target, len(spec), nbytes)
 
 

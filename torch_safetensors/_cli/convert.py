@@ -11,11 +11,13 @@ import torch
 from .._errors import printable
 from .._files import load_file
 from .._models import memory_of, save_state
+from .._progress import reporting
 from .._safe_open import safe_open
 from ._copy import converted, copy_tensors, report
 from ._errors import CommandError
 from ._output import add_force, check_new
 from ._pickled import load_state, save_pickled
+from ._progress import is_watched
 
 __all__ = ["EPILOG", "HELP", "add_arguments", "run"]
 
@@ -80,7 +82,9 @@ def _from_pickled(options: argparse.Namespace, dtype: torch.dtype | None) -> Non
     state, chosen = load_state(options.source, options.key)
     _say(chosen)
     state = _all_converted(state, dtype)
-    _say(save_state(state, options.target, {"format": "pt"}, True, False, options.checksum))
+    with reporting(is_watched(), options.target):
+        warning = save_state(state, options.target, {"format": "pt"}, True, False, options.checksum)
+    _say(warning)
     _say(_dropped(state, options.target))
     report(options.target, *_size(load_file(options.target, "meta")))
 

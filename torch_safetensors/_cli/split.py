@@ -7,8 +7,10 @@ import argparse
 from .._files import load_file
 from .._listing import list_tensors
 from .._safe_open import safe_open
+from .._sharded import save_sharded
 from ._copy import report
 from ._output import add_force, check_new
+from ._progress import is_watched
 
 __all__ = ["EPILOG", "HELP", "add_arguments", "run"]
 
@@ -32,14 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the shards."""
-    from .. import save_sharded
-
     check_new(options.directory, options.force)
     with safe_open(options.path) as handle:
         metadata = handle.metadata()
     # Mapped, so that it need not fit into memory.
     tensors = load_file(options.path, backend="mmap")
-    save_sharded(tensors, options.directory, metadata, max_shard_size=options.max_shard_size)
+    save_sharded(tensors, options.directory, metadata, options.max_shard_size, progress=is_watched())
     with safe_open(options.directory) as handle:
         listing = list_tensors(handle)
     for which, file in enumerate(listing.files):

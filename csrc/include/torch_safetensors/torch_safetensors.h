@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -96,6 +97,23 @@ TORCH_SAFETENSORS_API std::vector<std::string> keys(const std::string& filename)
 
 /// The `__metadata__` of a file, sorted by key; empty where it has none.
 TORCH_SAFETENSORS_API Metadata metadata(const std::string& filename);
+
+/// While it lives, loads and saves that the thread which made it calls tell `report` how many bytes of how
+/// many are done: 0 first, all last, in between from time to time and always on that thread. What it throws
+/// stops them: a save leaves the old file as it was, a model may be loaded in part. Of mapped tensors nothing
+/// is read, so those are done at once. Guards nest; the innermost counts. To be destroyed on its thread.
+class TORCH_SAFETENSORS_API ProgressGuard {
+ public:
+  using Report = std::function<void(uint64_t done, uint64_t total)>;
+  explicit ProgressGuard(Report report);
+  ~ProgressGuard();
+  ProgressGuard(const ProgressGuard&) = delete;
+  ProgressGuard& operator=(const ProgressGuard&) = delete;
+
+ private:
+  Report report_;
+  const Report* outer_;
+};
 
 /// Names that `load_model` did not find in the file, and names of the file that the model does not have; both
 /// sorted.

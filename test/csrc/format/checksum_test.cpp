@@ -78,6 +78,41 @@ TEST(Checksum, RefusesWhatIsNotOneForEachTensor) {
             in_metadata + "'000000000000000x' is not a hexadecimal number");
 }
 
+/// The place of a checksum in that JSON, of a header with U8 tensors of one element.
+std::string digits_at(const std::string& json, uint64_t data_size, std::string_view name) {
+  const Header header = parse_header(json, data_size);
+  return json.substr(find_recorded_checksum(json, header, *header.find(name)), kChecksumDigits);
+}
+
+TEST(Checksum, AreFoundInTheHeader) {
+  const std::string of_a = to_hex({3, 4});
+  const std::string of_b = to_hex({1, 2});
+  const std::string tensors = R"("b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+                              R"("a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})";
+  const std::string recorded = R"("torch_safetensors.xxh3_128":")" + of_a + of_b + '"';
+  for (const std::string& json : {R"({"__metadata__":{)" + recorded + "}," + tensors,
+                                  // The same text as the value of another key.
+                                  R"({"__metadata__":{"a":"\"torch_safetensors.xxh3_128\":\")" + of_a + of_b +
+                                      R"(\"",)" + recorded + "}," + tensors}) {
+    EXPECT_EQ(digits_at(json, 2, "a"), of_a);
+    EXPECT_EQ(digits_at(json, 2, "b"), of_b);
+    EXPECT_TRUE(records_checksums(parse_header(json, 2)));
+  }
+}
+
+TEST(Checksum, AreNotLookedForWhereOthersWroteThem) {
+  const std::string digits = to_hex({3, 4});
+  const std::string tensor = R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
+  for (const std::string& metadata : {R"("torch_safetensors.xxh3_128": ")" + digits + '"',
+                                      R"("torch_safetensors.xxh3_12\u0038":")" + digits + '"',
+                                      R"( "torch_safetensors.xxh3_128":")" + digits + '"'}) {
+    EXPECT_EQ(
+        error_of([&] { digits_at(R"({"__metadata__":{)" + metadata + "}," + tensor, 1, "a"); }),
+        "metadata: 'torch_safetensors.xxh3_128': not written as save_file writes it; save the file anew");
+  }
+  EXPECT_FALSE(records_checksums(parse_header("{}", 0)));
+}
+
 TEST(Checksum, SaysThatThereAreNone) {
   for (const char* const json : {"{}", R"({"__metadata__":{"a":"b"}})"}) {
     EXPECT_EQ(error_of([&] { recorded_checksums(parse_header(json, 0)); }),

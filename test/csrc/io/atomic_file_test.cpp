@@ -8,6 +8,7 @@
 
 #include "io/child.h"
 #include "io/expect_os_error.h"
+#include "io/faults.h"
 #include "io/mapping.h"
 #include "io/save.h"
 #include "io/test_directory.h"
@@ -142,6 +143,40 @@ TEST_F(AtomicFileTest, LeavesTheOldFileWhenTheDiskIsFull) {
   EXPECT_EQ(code, EFBIG);
   EXPECT_EQ(read_file(path_), "old");
   EXPECT_EQ(directory_.names(), Names{"model"});
+}
+
+TEST_F(AtomicFileTest, IsWrittenAtAnyPlace) {
+  write_file(path_, "old");
+  for (const bool durable : {false, true}) {
+    AtomicFile file(path_, durable, Order::kAtAnyPlace);
+    file.reserve(6);
+    file.write_at(3, readable("def"));
+    file.write_at(0, readable("abc"));
+    EXPECT_NE(read_file(path_), "abcdef");
+    file.commit();
+    EXPECT_EQ(read_file(path_), "abcdef");
+    write_file(path_, "old");
+  }
+  EXPECT_EQ(directory_.names(), Names{"model"});
+}
+
+TEST_F(AtomicFileTest, SaysAtOnceThatThereIsNoRoom) {
+  const FaultsGuard guard;
+  for (const int error : {ENOSPC, EDQUOT, EFBIG}) {
+    faults.fallocate = error;
+    AtomicFile file(path_, false, Order::kAtAnyPlace);
+    EXPECT_THROW(file.reserve(1), OsError);
+  }
+  for (const int error : {EOPNOTSUPP, EINTR, EIO}) {
+    faults.fallocate = error;
+    AtomicFile(path_, false, Order::kAtAnyPlace).reserve(1);
+  }
+  EXPECT_EQ(directory_.names(), Names{});
+}
+
+TEST_F(AtomicFileTest, GivesANewFileTheModeAskedFor) {
+  AtomicFile(path_, false, Order::kAppended, 0600).commit();
+  EXPECT_EQ(mode_of(path_), 0600);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "io/expect_os_error.h"
+#include "io/faults.h"
 #include "io/test_directory.h"
 
 namespace torch_safetensors::io {
@@ -108,6 +109,38 @@ TEST(ReadScattered, SaysWhereTheFileEnded) {
                   "it was truncated after it was opened: '" +
                       file.path() + "'",
                   [&] { read_scattered(file, 0, pieces); });
+}
+
+TEST(WriteAt, WritesToItsPlace) {
+  const TestDirectory directory;
+  const std::string path = write_file(directory / "f", "0123456789");
+  const Descriptor file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  write_at(file.get(), 3, readable("abc"), path);
+  write_at(file.get(), 12, readable("xy"), path);
+  write_at(file.get(), 1, {}, path);
+  EXPECT_EQ(read_file(path), std::string("012abc6789\0\0xy", 14));
+}
+
+TEST(WriteAt, SurvivesWritesThatAreCutShortOrInterrupted) {
+  const FaultsGuard guard;
+  const TestDirectory directory;
+  const std::string path = write_file(directory / "f", "");
+  const Descriptor file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  const std::string text = pattern(10'000);
+  faults.pwrite_cuts = 3;
+  faults.pwrite_interrupts = 2;
+  write_at(file.get(), 0, readable(text), path);
+  EXPECT_EQ(read_file(path), text);
+}
+
+TEST(WriteAt, NamesTheFile) {
+  const FaultsGuard guard;
+  faults.pwrite = ENOSPC;
+  const TestDirectory directory;
+  const std::string path = write_file(directory / "f", "");
+  const Descriptor file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  expect_os_error(ENOSPC, "[Errno 28] No space left on device: '" + path + "'",
+                  [&] { write_at(file.get(), 0, readable("abc"), path); });
 }
 
 }  // namespace

@@ -1,9 +1,13 @@
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <dlfcn.h>
+#include <torch_safetensors/replace.h>
 #include <torch_safetensors/torch_safetensors.h>
+#include <torch_safetensors/writer.h>
 
 #include <cerrno>
+#include <utility>
+#include <vector>
 
 #include "process.h"
 
@@ -55,6 +59,33 @@ TEST_F(Api, LoadFile) {
 TEST_F(Api, WritingToALoadedTensorLeavesTheFile) {
   ts::load_file(path_, at::kCPU, "mmap").at("x").fill_(7);
   expect_equal(ts::load_file(path_));
+}
+
+TEST_F(Api, Writer) {
+  const std::string copy = data("written.safetensors");
+  ts::Writer writer(copy, tensors_, metadata_);
+  writer.write("y", tensors_.at("y"));
+  EXPECT_THROW(writer.write("y", tensors_.at("y")), c10::ValueError);
+  writer.write("x", tensors_.at("x"));
+  writer.close();
+  expect_equal(ts::load_file(copy));
+}
+
+TEST_F(Api, ReplaceTensor) {
+  tensors_.insert_or_assign("y", at::arange(3, at::kLong) * 7);
+  ts::replace_tensor(path_, "y", tensors_.at("y"));
+  expect_equal(ts::load_file(path_));
+  EXPECT_FALSE(ts::recover(path_));
+  EXPECT_THROW(ts::replace_tensor(path_, "z", tensors_.at("y")), ts::SafetensorError);
+}
+
+TEST_F(Api, Progress) {
+  std::vector<std::pair<uint64_t, uint64_t>> calls;
+  const ts::ProgressGuard guard([&](uint64_t done, uint64_t total) { calls.emplace_back(done, total); });
+  ts::load_file(path_, at::kCPU, "pread");
+  ASSERT_GE(calls.size(), 2U);
+  EXPECT_EQ(calls.front(), std::pair(uint64_t{0}, uint64_t{48}));
+  EXPECT_EQ(calls.back(), std::pair(uint64_t{48}, uint64_t{48}));
 }
 
 TEST_F(Api, SaveAndLoadBytes) {
