@@ -1,9 +1,9 @@
 # Each target is a script in scripts/, which does the set-up it needs: nothing has to run first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format sanitize fuzz torture docs wheel clean distclean
+.PHONY: help demo test bench lint format sanitize fuzz torture docs wheel test-wheels clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## build the library and show what it does
 	@scripts/demo.sh
@@ -32,8 +32,11 @@ torture: ## the long form of the tests with kills, faults, crowds and endless re
 docs: ## build the documentation into build/site
 	@scripts/docs.sh
 
-wheel: ## build a wheel into dist/
-	@scripts/wheel.sh
+wheel: ## build a wheel into dist/, or one for several releases of torch (TORCH="2.11.0 2.13.0")
+	@scripts/wheel.sh $(TORCH)
+
+test-wheels: ## build wheels for several releases of torch, and try each with each (TORCH="2.11.0 2.13.0"; half an hour)
+	@scripts/test_wheels.sh $(TORCH)
 
 clean: ## delete what was built (not .venv, nor the model that was downloaded)
 	@scripts/clean.sh

@@ -1,7 +1,8 @@
-"""Builds libtorch_safetensors.so into the package, with what C++ programs need beside it.
+"""Builds the libraries into the package, with what C++ programs need beside them.
 
-The library is no Python module: it neither includes Python.h nor links libpython, so one file
-serves every CPython. It does depend on the release of torch it was compiled with.
+They are no Python modules: they neither include Python.h nor link libpython, so one file serves every CPython.
+libtorch_safetensors.so depends on the release of torch it was compiled with, and lies in a folder named after it, so
+that a package can hold several (scripts/merge_wheels.py). libtorch_safetensors_stable.so keeps to torch's stable ABI.
 """
 
 import os
@@ -9,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 try:
@@ -19,7 +20,7 @@ except ImportError:  # setuptools before 70.1
 
 try:
     import torch
-    from torch.utils.cpp_extension import BuildExtension, CppExtension
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths, library_paths
 except ImportError:
     sys.exit(
         "torch_safetensors is compiled against the torch you use, and none is installed here: "
@@ -30,7 +31,13 @@ ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / "torch_safetensors"
 VERSION = (ROOT / "VERSION").read_text().strip()
 TORCH_RELEASE = ".".join(torch.__version__.split(".")[:2])
-LIBRARY = "libtorch_safetensors"
+#: Where torch_safetensors/_library.py looks for the build for a release. No dot: it is part of a module's name here.
+FOLDER = f"torch{TORCH_RELEASE.replace('.', '_')}"
+#: The layers of csrc that only one of the libraries has; both have the others.
+ONLY_IN_FULL = ("staging/", "tensors/", "modules/", "packages/", "library.cpp")
+ONLY_IN_STABLE = ("stable/",)
+#: The oldest release whose stable ABI is enough, 2.11, and no header of torch that is not of it (cmake/layers.cmake).
+STABLE_MACROS = [("TORCH_TARGET_VERSION", "0x020b000000000000"), ("TORCH_STABLE_ONLY", None)]
 
 
 def listed_sources() -> list[str]:
@@ -44,7 +51,11 @@ def listed_sources() -> list[str]:
             f"to be added to the list: {sorted(present - listed)}, "
             f"listed, but no such file: {sorted(listed - present)}"
         )
-    return [f"csrc/{name}" for name in sorted(listed)]
+    return sorted(listed)
+
+
+def sources_without(layers: tuple[str, ...]) -> list[str]:
+    return [f"csrc/{name}" for name in listed_sources() if not name.startswith(layers)]
 
 
 #: Headers of others that are compiled in: the variable that says where, Debian's package, Homebrew's.
@@ -92,7 +103,6 @@ class BuildPackage(build_py):
         for template in (ROOT / "cmake").glob("*.cmake.in"):
             text = template.read_text()
             text = text.replace("@TORCH_SAFETENSORS_VERSION@", VERSION)
-            text = text.replace("@TORCH_SAFETENSORS_TORCH_VERSION@", TORCH_RELEASE)
             (config / template.stem).write_text(text)
         super().run()
 
@@ -108,8 +118,17 @@ class BuildLibrary(BuildExtension.with_options(no_python_abi_suffix=True)):
     def run(self) -> None:
         for extension in self.extensions:
             extension.include_dirs += header_include_dirs()
-        (PACKAGE / "lib").mkdir(exist_ok=True)
+            PACKAGE.parent.joinpath(*extension.name.split(".")).parent.mkdir(parents=True, exist_ok=True)
         super().run()
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compiles each in a folder of its own: they share sources, but not the options to compile them with."""
+        folder = self.build_temp
+        self.build_temp = f"{folder}/{ext.name.split('.')[-1]}"
+        try:
+            super().build_extension(ext)
+        finally:
+            self.build_temp = folder
 
 
 class AnyPythonWheel(bdist_wheel):
@@ -119,30 +138,47 @@ class AnyPythonWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-# The name it goes by when a program is linked to it, and torch's libraries where pip puts them.
-link_args = {
-    "darwin": [f"-Wl,-install_name,@rpath/{LIBRARY}.so", "-Wl,-rpath,@loader_path/../../torch/lib"],
-}.get(sys.platform, [f"-Wl,-soname,{LIBRARY}.so", "-Wl,-rpath,$ORIGIN/../../torch/lib"])
+def link_args(library: str) -> list[str]:
+    """The name it goes by when a program is linked to it, and torch's libraries where pip puts them."""
+    if sys.platform == "darwin":
+        return [f"-Wl,-install_name,@rpath/{library}.so", "-Wl,-rpath,@loader_path/../../../torch/lib"]
+    return [f"-Wl,-soname,{library}.so", "-Wl,-rpath,$ORIGIN/../../../torch/lib"]
+
+
+COMPILE_ARGS = ["-std=c++20", "-O3", "-DNDEBUG", "-g0", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
+INCLUDE_DIRS = [str(ROOT / "csrc"), str(ROOT / "csrc/include")]
+MACROS = [("TORCH_SAFETENSORS_VERSION", f'"{VERSION}"')]
 
 setup(
-    version=VERSION,
-    # One build per torch release: LibTorch keeps no binary compatibility between them. The torch
-    # this is compiled with meets it, so pip has nothing to replace.
+    # Which torch its library is for stands in the version, so that wheels for several have names of their own.
+    version=f"{VERSION}+torch{TORCH_RELEASE}",
+    # Here, since "license" in pyproject.toml has another form for setuptools before 77, which Python 3.11 brings.
+    license="Apache-2.0",
+    # Any: where no build fits, the library of the stable ABI serves. pip replaces no torch that is there for it.
     # The others are the command line's, imported by it alone.
-    install_requires=[f"torch=={TORCH_RELEASE}.*", "rich>=13", "tqdm>=4.60"],
+    install_requires=["torch>=2.11", "rich>=13", "tqdm>=4.60"],
     ext_modules=[
         CppExtension(
-            f"torch_safetensors.lib.{LIBRARY}",
-            listed_sources(),
-            include_dirs=[str(ROOT / "csrc"), str(ROOT / "csrc/include")],
-            define_macros=[("TORCH_SAFETENSORS_VERSION", f'"{VERSION}"')],
-            extra_compile_args=[
-                *("-std=c++20", "-O3", "-DNDEBUG", "-g0"),
-                *("-fvisibility=hidden", "-fvisibility-inlines-hidden"),
-            ],
-            extra_link_args=link_args,
+            f"torch_safetensors.lib.{FOLDER}.libtorch_safetensors",
+            sources_without(ONLY_IN_STABLE),
+            include_dirs=INCLUDE_DIRS,
+            define_macros=MACROS,
+            extra_compile_args=COMPILE_ARGS,
+            extra_link_args=link_args("libtorch_safetensors"),
             py_limited_api=True,
-        )
+        ),
+        Extension(
+            "torch_safetensors.lib.stable.libtorch_safetensors_stable",
+            sources_without(ONLY_IN_FULL),
+            language="c++",
+            include_dirs=INCLUDE_DIRS + include_paths(),
+            library_dirs=library_paths(),
+            libraries=["torch_cpu"],
+            define_macros=[*MACROS, *STABLE_MACROS],
+            extra_compile_args=COMPILE_ARGS,
+            extra_link_args=link_args("libtorch_safetensors_stable"),
+            py_limited_api=True,
+        ),
     ],
     cmdclass={"build_py": BuildPackage, "build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel},
 )

@@ -15,8 +15,8 @@ torch_safetensors_fuzzer(header torch_safetensors_core)
 torch_safetensors_fuzzer(index torch_safetensors_core)
 torch_safetensors_fuzzer(writer torch_safetensors_core)
 if(NOT TORCH_SAFETENSORS_CORE_ONLY)
-  set(layers torch_safetensors_core torch_safetensors_tensors torch_safetensors_modules torch_safetensors_packages
-    torch_safetensors_library)
+  set(layers torch_safetensors_core torch_safetensors_shared torch_safetensors_tensors torch_safetensors_modules
+    torch_safetensors_packages torch_safetensors_library)
   torch_safetensors_fuzzer(file ${layers})
   torch_safetensors_fuzzer(slice ${layers})
 endif()

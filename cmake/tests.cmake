@@ -20,8 +20,8 @@ endfunction()
 
 torch_safetensors_test(core_tests LAYERS format io staging LINK torch_safetensors_core)
 if(NOT TORCH_SAFETENSORS_CORE_ONLY)
-  torch_safetensors_test(torch_tests LAYERS tensors modules packages
-    LINK torch_safetensors_core torch_safetensors_tensors torch_safetensors_modules
+  torch_safetensors_test(torch_tests LAYERS shared tensors modules packages
+    LINK torch_safetensors_core torch_safetensors_shared torch_safetensors_tensors torch_safetensors_modules
          torch_safetensors_packages
          torch_safetensors_library)
 endif()

@@ -29,7 +29,7 @@ namespace {
 /// operators to the first: registering them again would abort the process.
 bool is_registered_already() {
   auto& dispatcher = c10::Dispatcher::singleton();
-  if (!dispatcher.findSchema({"safetensors::load_file", ""})) {
+  if (!dispatcher.findSchema({"safetensors::load_tensors", ""})) {
     return false;
   }
   const auto registered = dispatcher.findSchema({"safetensors::_version", ""});

@@ -13,8 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMP = ROOT / "build/python.stamp"
-INPUTS = ["setup.py", "pyproject.toml", "VERSION", "cmake/*", "csrc/**/*"]
-LIBRARY = ROOT / "torch_safetensors/lib/libtorch_safetensors.so"
+INPUTS = ["setup.py", "pyproject.toml", "LICENSE", "VERSION", "cmake/*", "csrc/**/*"]
 
 
 def version_of(distribution: str) -> str | None:
@@ -36,7 +35,9 @@ def fingerprint() -> str:
 def main() -> None:
     """Builds and installs, or says that nothing changed."""
     wanted = fingerprint()
-    installed = version_of("torch_safetensors") is not None and LIBRARY.exists()
+    release = "_".join((version_of("torch") or "").split(".")[:2])
+    library = ROOT / f"torch_safetensors/lib/torch{release}/libtorch_safetensors.so"
+    installed = version_of("torch_safetensors") is not None and library.exists()
     if installed and STAMP.exists() and STAMP.read_text() == wanted:
         print("==> libtorch_safetensors.so is up to date", flush=True)
         return

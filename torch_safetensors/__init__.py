@@ -7,10 +7,11 @@
 The same functions are operators, ``torch.ops.safetensors``, and a C++ library; README.md shows each.
 """
 
-from ._library import __version__, cmake_prefix_path, library_path  # isort: skip (registers the operators)
-from . import _graphs
+from ._library import __version__, cmake_prefix_path, library_path, uses_stable_abi  # isort: skip (registers the operators)
+from . import _graphs, ops
 from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
+from ._install import install, uninstall
 from ._iterate import iter_tensors
 from ._models import load_model, save_model
 from ._replace import recover, replace_tensor
@@ -25,12 +26,14 @@ __all__ = [
     "Writer",
     "__version__",
     "cmake_prefix_path",
+    "install",
     "iter_tensors",
     "library_path",
     "load",
     "load_file",
     "load_model",
     "load_tensor",
+    "ops",
     "recover",
     "replace_tensor",
     "safe_open",
@@ -38,4 +41,10 @@ __all__ = [
     "save_file",
     "save_model",
     "save_sharded",
+    "uninstall",
 ]
+
+if uses_stable_abi:
+    from . import _stable
+
+    _stable.serve(globals(), __all__)

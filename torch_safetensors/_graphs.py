@@ -347,15 +347,13 @@ _TRACING_RULES: dict[str, Callable[..., Any]] = {
 
 def register() -> None:
     """Tells torch all of the above; called once, when the package is imported."""
-    for name, fake in _FAKES.items():
-        if not hasattr(_ops, name):
-            continue  # of another version of the library, which was loaded before
-        torch.library.register_fake(f"safetensors::{name}", fake)
-    for name in _EFFECTFUL:
+    for name in filter(_is_there, _FAKES):
+        torch.library.register_fake(f"safetensors::{name}", _FAKES[name])
+    for name in filter(_is_there, _EFFECTFUL):
         _torch_private.register_ordered_effect(f"safetensors::{name}")
     _torch_private.keep_order_in_inductor(_ops.load_into.default)
-    for name, rule in _TRACING_RULES.items():
-        _torch_private.register_tracing_rule(f"safetensors::{name}", rule)
+    for name in filter(_is_there, _TRACING_RULES):
+        _torch_private.register_tracing_rule(f"safetensors::{name}", _TRACING_RULES[name])
     inlined: dict[str, Callable[..., Any]] = {
         "load_file": load_file,
         "load_tensor": load_tensor,
@@ -368,6 +366,12 @@ def register() -> None:
         {
             operator: function
             for name, function in inlined.items()
+            if _is_there(name)
             for operator in (getattr(_ops, name), getattr(_ops, name).default)
         }
     )
+
+
+def _is_there(name: str) -> bool:
+    """False where another version of the library was loaded before, or the one of the stable ABI serves."""
+    return hasattr(_ops, name)

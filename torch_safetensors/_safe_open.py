@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -15,6 +15,9 @@ from ._prefetch import PrefetchLoader, PrefetchPlan, rows_of
 from ._summary import html_summary, summary
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
+
+
+_FRAMEWORKS = ("pt", "torch", "pytorch")
 
 
 class TensorMeta(NamedTuple):
@@ -48,6 +51,26 @@ class safe_open:  # noqa: N801 (the reference's name)
     ...         tensor = file.get_tensor(name)
     """
 
+    #: The reference's class, for frameworks that it alone knows, while :func:`install` has put this one in its place.
+    _for_other_frameworks: ClassVar[type | None] = None
+
+    def __new__(
+        cls,
+        filename: PathLike,
+        framework: str = "pt",
+        device: DeviceLike = "cpu",
+        *,
+        backend: str = "auto",
+    ) -> safe_open:
+        if cls._for_other_frameworks is not None and framework not in _FRAMEWORKS:
+            options = {} if backend == "auto" else {"backend": backend}
+            handle: safe_open = cls._for_other_frameworks(filename, framework, device, **options)
+            return handle
+        return super().__new__(cls)
+
+    def __getnewargs__(self) -> tuple[PathLike]:
+        return (self._filename,)
+
     def __init__(
         self,
         filename: PathLike,
@@ -56,7 +79,7 @@ class safe_open:  # noqa: N801 (the reference's name)
         *,
         backend: str = "auto",
     ) -> None:
-        if framework not in ("pt", "torch", "pytorch"):
+        if framework not in _FRAMEWORKS:
             raise ValueError(f"framework: {framework!r} is not one of 'pt', 'torch', 'pytorch'")
         self._filename = filename
         self._device = operator_device(device)
@@ -211,6 +234,9 @@ class SafeSlice:
         Raises:
             IndexError, ValueError, TypeError: as torch raises them for ``tensor[index]``.
         """
+        if index is Ellipsis:  # what transformers asks for
+            tensor: torch.Tensor = self._call("get_tensor")
+            return tensor
         if type(index) is slice and self._shape and _is_forward(index):
             rows: torch.Tensor = self._call("get_slice", 0, index.start, index.stop, index.step or 1)
             return rows

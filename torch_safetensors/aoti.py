@@ -25,9 +25,13 @@ from . import _torch_private
 from ._arguments import PathLike, operator_filename
 from ._errors import SafetensorError, printable, translate
 from ._files import load_file, save
+from ._library import needs_build, uses_stable_abi
 from ._models import memory_of, save_state
 
 __all__ = ["Model", "load", "package", "swap"]
+
+if uses_stable_abi:
+    raise ImportError(needs_build("torch_safetensors.aoti"))
 
 #: Where a package's metadata has what csrc/packages/record.h reads.
 _WEIGHTS = "torch_safetensors.weights"

@@ -4,9 +4,7 @@
 
 namespace torch_safetensors::tensors {
 
-/// The path that an operator's `filename` stands for. Operators carry UTF-8 only, so the Python package
-/// passes a name that is not UTF-8 as a NUL, which no path can hold, followed by its bytes in hexadecimal.
-/// Throws ValueError (c10) for any other name with a NUL in it.
+/// As shared::decode_filename. Throws ValueError (c10) for what stands for no path.
 std::string decode_filename(const std::string& filename);
 
 }  // namespace torch_safetensors::tensors

@@ -1,20 +1,11 @@
 #pragma once
 
-#include <c10/core/ScalarType.h>
-
-#include <optional>
-
-#include "format/dtype.h"
+#include "shared/scalar_type.h"
 
 namespace torch_safetensors::tensors {
 
-/// torch's dtype for one of the format's; nothing for the F6 kinds, which torch cannot hold.
-std::optional<c10::ScalarType> to_scalar_type(format::DType dtype);
-
-/// The format's dtype for one of torch's; nothing for what the format has no name for.
-std::optional<format::DType> to_dtype(c10::ScalarType scalar_type);
-
-/// Elements of the format in one element of torch: 2 for F4, of which torch packs two into a byte.
-int64_t packing(format::DType dtype);
+using shared::packing;
+using shared::to_dtype;
+using shared::to_scalar_type;
 
 }  // namespace torch_safetensors::tensors

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from command_line import cli
-from installed import build, packages, prefix, site
+from installed import build, packages, prefix, site, wheel
 
-__all__ = ["build", "cli", "packages", "prefix", "site"]  # fixtures
+__all__ = ["build", "cli", "packages", "prefix", "site", "wheel"]  # fixtures
 
 HERE = Path(__file__).parent
 #: True for the long form of tests that repeat something until it breaks: make torture.

@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SANITIZE = os.environ.get("SANITIZE", "")
 # LibTorch keeps no binary compatibility between releases.
 BUILD = ROOT / f"build/deploy/torch-{torch.__version__}{SANITIZE and '-' + SANITIZE.replace(',', '-')}"
-LIBRARY = "lib/libtorch_safetensors.so"
+RELEASE = ".".join(torch.__version__.split(".")[:2])
+LIBRARY = f"lib/torch{RELEASE.replace('.', '_')}/libtorch_safetensors.so"
 if SANITIZE:
     os.environ["LSAN_OPTIONS"] = f"suppressions={ROOT}/test/deploy/leaks.txt:print_suppressions=0"
 #: How the library is installed: as a wheel, or by CMake.
@@ -57,7 +58,8 @@ def python_path() -> str:
 def fingerprint() -> str:
     """Of everything that goes into the wheel."""
     digest = hashlib.sha256(f"{sys.prefix} {torch.__version__}".encode())
-    patterns = ["setup.py", "pyproject.toml", "VERSION", "cmake/*", "csrc/**/*", "torch_safetensors/**/*.py"]
+    patterns = ["setup.py", "pyproject.toml", "LICENSE", "VERSION", "cmake/*", "csrc/**/*"]
+    patterns += ["torch_safetensors/**/*.py", "torch_safetensors/**/*.pyi"]
     for path in sorted(path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()):
         digest.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -91,11 +93,18 @@ def site() -> Path:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
         run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, ROOT)
         (wheel,) = wheels.glob("*.whl")
-        assert re.fullmatch(r"torch_safetensors-[\d.]+-py3-none-\w+\.whl", wheel.name)
+        assert re.fullmatch(rf"torch_safetensors-[\d.]+\+torch{RELEASE}-py3-none-\w+\.whl", wheel.name)
         run(*pip, "install", "--no-deps", "--target", wheels / "site", wheel)
         replace_what_differs(wheels / "site", site)
         stamp.write_text(wanted)
     return site
+
+
+@pytest.fixture(scope="session")
+def wheel(site: Path) -> Path:
+    """The wheel for the torch at hand, as pip builds it."""
+    (wheel,) = (BUILD / "wheel").glob("*.whl")
+    return wheel
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +117,8 @@ def prefix() -> Path:
         options = [f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}", "-DTORCH_SAFETENSORS_BUILD_TESTS=OFF"]
         options += [f"-DTORCH_SAFETENSORS_SANITIZE={SANITIZE}"]
         run("cmake", "-S", ROOT, "-B", tree, "-DCMAKE_BUILD_TYPE=Debug", *options)
-    run("cmake", "--build", tree, "--target", "torch_safetensors", "--parallel", "2")
+    libraries = ["torch_safetensors", "torch_safetensors_stable_library"]
+    run("cmake", "--build", tree, "--target", *libraries, "--parallel", "2")
     run("cmake", "--install", tree, "--prefix", BUILD / "prefix")
     return BUILD / "prefix"
 

@@ -105,6 +105,8 @@ def _discard_output() -> None:
 
 def entry() -> NoReturn:
     """The console script."""
+    if sys.argv[1:2] == ["run"]:
+        sys.exit(main())  # What a program does with its streams is its own affair.
     for stream in sys.stdout, sys.stderr:
         # Names may be anything, and a terminal's encoding, too.
         if isinstance(stream, io.TextIOWrapper):

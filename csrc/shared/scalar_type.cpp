@@ -1,12 +1,12 @@
-#include "tensors/scalar_type.h"
+#include "shared/scalar_type.h"
 
 #include <array>
 
-namespace torch_safetensors::tensors {
+namespace torch_safetensors::shared {
 namespace {
 
-using c10::ScalarType;
 using format::DType;
+using torch::headeronly::ScalarType;
 
 struct Pair {
   DType dtype;
@@ -58,4 +58,4 @@ std::optional<DType> to_dtype(ScalarType scalar_type) {
 
 int64_t packing(DType dtype) { return dtype == DType::kF4 ? 2 : 1; }
 
-}  // namespace torch_safetensors::tensors
+}  // namespace torch_safetensors::shared

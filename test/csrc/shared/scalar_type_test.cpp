@@ -1,13 +1,13 @@
-#include "tensors/scalar_type.h"
+#include "shared/scalar_type.h"
 
+#include <c10/core/ScalarType.h>
 #include <gtest/gtest.h>
 
 #include <set>
 
-namespace torch_safetensors::tensors {
+namespace torch_safetensors::shared {
 namespace {
 
-using c10::ScalarType;
 using format::DType;
 
 bool is_f6(DType dtype) { return dtype == DType::kF6E2M3 || dtype == DType::kF6E3M2; }
@@ -50,4 +50,4 @@ TEST(ScalarType, OnlyF4IsPacked) {
 }
 
 }  // namespace
-}  // namespace torch_safetensors::tensors
+}  // namespace torch_safetensors::shared

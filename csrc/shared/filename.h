@@ -1,0 +1,13 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace torch_safetensors::shared {
+
+/// The path that an operator's `filename` stands for. Operators carry UTF-8 only, so the Python package
+/// passes a name that is not UTF-8 as a NUL, which no path can hold, followed by its bytes in hexadecimal.
+/// Nothing for any other name with a NUL in it.
+std::optional<std::string> decode_filename(const std::string& filename);
+
+}  // namespace torch_safetensors::shared
