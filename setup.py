@@ -155,7 +155,8 @@ setup(
     # Here, since "license" in pyproject.toml has another form for setuptools before 77, which Python 3.11 brings.
     license="Apache-2.0",
     # Any: where no build fits, the library of the stable ABI serves. pip replaces no torch that is there for it.
-    install_requires=["torch>=2.11"],
+    # The others are the command line's, imported by it alone.
+    install_requires=["torch>=2.11", "rich>=13", "tqdm>=4.60"],
     ext_modules=[
         CppExtension(
             f"torch_safetensors.lib.{FOLDER}.libtorch_safetensors",

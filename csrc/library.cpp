@@ -3,6 +3,7 @@
 #include "modules/operators.h"
 #include "packages/python_package.h"
 #include "tensors/expect.h"
+#include "tensors/listing.h"
 #include "tensors/load.h"
 #include "tensors/piecewise_load.h"
 #include "tensors/prefetch.h"
@@ -191,6 +192,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       // For the Python package alone.
       .def("_keys", &tensors::SafeOpen::joined_keys)
       .def("_sorted_keys", &tensors::SafeOpen::joined_sorted_keys)
+      .def("_listing", &tensors::list_tensors)
       .def("_size", &tensors::SafeOpen::size)
       .def("_contains", &tensors::SafeOpen::contains)
       .def("_has_metadata", &tensors::SafeOpen::has_metadata)

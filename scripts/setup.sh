@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares the machine and the Python environment: scripts/setup.sh [build|dev|model|clients|fuzz]
+# Prepares the machine and the Python environment: scripts/setup.sh [build|dev|model|clients|plot|fuzz]
 # Checks what is there instead of remembering what it did, so a second run is quick and always right.
 source "$(dirname "$0")/common.sh"
 group=${1:-build}
@@ -20,6 +20,7 @@ has_gtest() { [ "$group" = build ] || has_header gtest/gtest.h; }
 # For examples/server and its tests.
 has_httplib() { [ "$group" = build ] || { has_header httplib.h && command -v pkg-config && command -v curl; } >/dev/null; }
 has_clang() { [ "$group" != fuzz ] || { command -v clang++-19 && command -v llvm-cov-19; } >/dev/null; }
+has_chromium() { [ "$group" != plot ] || command -v chromium >/dev/null; }
 has_venv() { [ -x "$python" ] || "$base_python" -c 'import ensurepip, venv' 2>/dev/null; }
 has_python_h() {
   "$base_python" -c 'import os, sys, sysconfig
@@ -31,6 +32,7 @@ missing_packages() {
   has_gtest || echo libgtest-dev
   has_httplib || echo libcpp-httplib-dev pkg-config curl
   has_clang || echo clang-19 libclang-rt-19-dev llvm-19
+  has_chromium || echo chromium
   has_venv || echo python3-venv
   has_python_h || echo python3-dev
 }
@@ -66,7 +68,7 @@ fi
 # The pins already met cost half a second and no network, which is less than any other check.
 say "checking the pinned tools in ${VIRTUAL_ENV#"$root/"}"
 requirements=(-r requirements/build.txt)
-case $group in dev | model | clients | fuzz) requirements+=(-r requirements/dev.txt -r requirements/docs.txt) ;; esac
+case $group in dev | model | clients | plot | fuzz) requirements+=(-r requirements/dev.txt -r requirements/docs.txt) ;; esac
 "$python" -m pip install -qq --no-deps "${requirements[@]}"
 
 if ! "$python" scripts/supported_torch.py; then
@@ -83,4 +85,10 @@ fi
 if [ "$group" = clients ]; then
   say "checking packages that use safetensors files"
   "$python" -m pip install -qq --no-deps -r requirements/model.txt -r requirements/clients.txt
+fi
+
+if [ "$group" = plot ]; then
+  say "checking what draws pictures"
+  "$python" -m pip install -qq --no-deps -r requirements/plot.txt
+  has_chromium || die "no Chromium"
 fi

@@ -4,6 +4,7 @@ source "$(dirname "$0")/common.sh"
 scripts/setup.sh dev
 scripts/setup.sh model || say "no real model: the tests marked 'model' will be skipped"
 scripts/setup.sh clients || say "packages are missing: some tests marked 'clients' will be skipped"
+scripts/setup.sh plot || say "no Chromium: the tests marked 'browser' will be skipped"
 "$python" scripts/build_python.py
 torch=$("$python" -c 'import torch; print(torch.utils.cmake_prefix_path)')
 scripts/build_cpp.sh build/cpp -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_PREFIX_PATH=$torch"

@@ -1,18 +1,6 @@
-"""``python -m torch_safetensors run script.py ...``."""
+"""``python -m torch_safetensors`` is ``torch-safetensors``."""
 
-from __future__ import annotations
-
-import sys
-
-from ._run import run
-
-
-def main() -> None:
-    """Runs the command that ``sys.argv`` names."""
-    if sys.argv[1:2] != ["run"]:
-        sys.exit("usage: python -m torch_safetensors run (script | -m module) [argument ...]")
-    run(sys.argv[2:])
-
+from torch_safetensors._cli import entry
 
 if __name__ == "__main__":
-    main()
+    entry()

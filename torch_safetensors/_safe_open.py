@@ -12,6 +12,7 @@ import torch
 from ._arguments import DeviceLike, PathLike, operator_device, operator_filename, operator_name, split_names
 from ._errors import SafetensorError, translate
 from ._prefetch import PrefetchLoader, PrefetchPlan, rows_of
+from ._summary import html_summary, summary
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
 
@@ -200,8 +201,10 @@ class safe_open:  # noqa: N801 (the reference's name)
         return iter(self.keys())
 
     def __repr__(self) -> str:
-        state = "closed" if self._file is None else f"{len(self)} tensors"
-        return f"<safe_open {str(self._filename)!r}: {state}>"
+        return summary(self)
+
+    def _repr_html_(self) -> str:
+        return html_summary(self)
 
 
 class SafeSlice:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import cli
 from installed import build, packages, prefix, site, wheel
 
-__all__ = ["build", "packages", "prefix", "site", "wheel"]  # fixtures
+__all__ = ["build", "cli", "packages", "prefix", "site", "wheel"]  # fixtures
 
 HERE = Path(__file__).parent
 #: True for the long form of tests that repeat something until it breaks: make torture.

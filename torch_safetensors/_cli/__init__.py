@@ -1,0 +1,5 @@
+"""The command line, ``torch-safetensors``: one module per command, and what they share."""
+
+from ._main import entry, main
+
+__all__ = ["entry", "main"]
