@@ -23,6 +23,7 @@ NOT_RUN = {
     ),
     "pip install --no-build-isolation .": "test_deploy.py builds the wheel and installs it",
     "make wheel": "as above",
+    'make wheel TORCH="2.11.0 2.13.0"': "make test-wheels, half an hour; test_wheels.py is the short form",
     "cmake -S . -B build/release -DCMAKE_BUILD_TYPE=Release -DTORCH_SAFETENSORS_BUILD_TESTS=OFF \\": (
         "as above, by CMake"
     ),
