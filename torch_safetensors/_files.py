@@ -177,7 +177,7 @@ def _to_dict(names: list[str], tensors: list[torch.Tensor], many: Any) -> dict[s
 def load_tensor(
     filename: PathLike, name: str, device: DeviceLike = "cpu", *, backend: str = "auto", verify: bool = False
 ) -> torch.Tensor:
-    """Loads one tensor of a file; arguments and errors as for :func:`load_file`.
+    """Loads one tensor of a checkpoint; arguments and errors as for :func:`load_file`, URLs and file objects aside.
 
     Raises:
         SafetensorError: also if the file does not hold ``name``.

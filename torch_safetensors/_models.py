@@ -40,7 +40,7 @@ def load_model(
     verify: bool = False,
     progress: Progress = None,
 ) -> tuple[list[str], list[str]]:
-    """Loads a file into a model's parameters and persistent buffers.
+    """Loads a checkpoint into a model's parameters and persistent buffers.
 
     Names and shapes are checked before anything is written: a model that is refused is unchanged. Other dtypes are
     converted as ``copy_`` does. The bytes are read straight into the model's memory where it can hold them; where a
@@ -48,7 +48,7 @@ def load_model(
 
     Args:
         model: any module, scripted and compiled ones too.
-        filename: any path the operating system allows.
+        filename: a file, an index or a directory: see :func:`load_file`, of which URLs and file objects are not taken.
         strict: False forgives names that are missing or unexpected, never shapes.
         device: with ``assign``, where the new tensors shall be. Without, the model's tensors stay where they are.
         backend: see :func:`load_file`.

@@ -32,10 +32,10 @@ class TensorMeta(NamedTuple):
 
 
 class safe_open:  # noqa: N801 (the reference's name)
-    """Opens a file to read tensors, or parts of them, by name.
+    """Opens a checkpoint to read tensors, or parts of them, by name.
 
     Args:
-        filename: any path the operating system allows.
+        filename: a file, an index or a directory: see :func:`load_file`, of which URLs and file objects are not taken.
         framework: ``"pt"`` (or ``"torch"``, ``"pytorch"``); the format knows others, this package does not.
         device: where the tensors shall be; everything ``torch.device`` takes.
         backend: see :func:`load_file`.

@@ -119,6 +119,7 @@ def prefix() -> Path:
         run("cmake", "-S", ROOT, "-B", tree, "-DCMAKE_BUILD_TYPE=Debug", *options)
     libraries = ["torch_safetensors", "torch_safetensors_stable_library"]
     run("cmake", "--build", tree, "--target", *libraries, "--parallel", "2")
+    shutil.rmtree(BUILD / "prefix", ignore_errors=True)  # what an earlier version installed elsewhere
     run("cmake", "--install", tree, "--prefix", BUILD / "prefix")
     return BUILD / "prefix"
 

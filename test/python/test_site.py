@@ -72,7 +72,7 @@ def test_every_exported_declaration_is_on_the_page(site: Path, header: Path) -> 
     code = re.sub(r"//[^\n]*|#[^\n]*", "", header.read_text())
     functions = re.findall(r"TORCH_SAFETENSORS_API\b[^;{(]*?(\w+)\(", code)
     types = re.findall(r"\b(?:class|struct|enum class) (?:TORCH_SAFETENSORS_API )?(\w+)[^;(){}]*\{", code)
-    aliases = re.findall(r"\busing (\w+) =", code)
+    aliases = re.findall(r"^using (\w+) =", code, re.MULTILINE)  # those of classes stand with these
     names = {*functions, *types, *aliases}
     assert names
     assert {f"cpp-{name}" for name in names} - anchors(site / "cpp-api.html") == set()
