@@ -16,7 +16,7 @@ from faults import failed_call, failing_call
 from helpers import run_in_process
 from torch import Tensor
 
-from torch_safetensors import SafetensorError, aoti, load_file, save_file
+from torch_safetensors import SafetensorError, aoti, load_file, save_file, save_sharded
 
 MB = 1 << 20
 
@@ -158,6 +158,19 @@ def test_a_file_of_others(folder: Path) -> None:
     expect(model, 1)
     model.swap(folder / "second.safetensors")
     expect(model, 2)
+
+
+def test_weights_in_several_files(folder: Path, tmp_path: Path) -> None:
+    save_sharded(fine_tuned(2), tmp_path, max_shard_size="1KB")
+    model = aoti.load(folder / "model.pt2", tmp_path)
+    expect(model, 2)
+    model.swap(folder / "first.safetensors")
+    expect(model, 1)
+    for backend in "mmap", "pread":
+        model.swap(tmp_path / "model.safetensors.index.json", backend=backend)
+        expect(model, 2)
+        model.swap(folder / "first.safetensors", in_place=backend == "pread")
+        expect(model, 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
