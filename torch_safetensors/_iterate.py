@@ -104,12 +104,8 @@ def load_selected(
 
 
 def _bytes_to_read(file: safe_open, selection: Selection, verify: bool) -> int:
-    nbytes = sum(_nbytes(file._call("_get_meta", name)) for name in selection.names)
+    nbytes: int = sum(file._call("_get_meta", name).nbytes for name in selection.names)
     return 2 * nbytes if verify else nbytes
-
-
-def _nbytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 @dataclass(frozen=True)
@@ -156,7 +152,7 @@ class _Reader:
             ) as loader:
                 for name, tensor in loader:
                     if self.total:
-                        self.total.add(_nbytes(tensor))
+                        self.total.add(tensor.nbytes)
                     yield name, tensor
 
 

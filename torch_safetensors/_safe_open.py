@@ -12,7 +12,6 @@ import torch
 from ._arguments import DeviceLike, PathLike, operator_device, operator_filename, operator_name, split_names
 from ._errors import SafetensorError, translate
 from ._prefetch import PrefetchLoader, PrefetchPlan, rows_of
-from ._summary import html_summary, summary
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
 
@@ -201,9 +200,13 @@ class safe_open:  # noqa: N801 (the reference's name)
         return iter(self.keys())
 
     def __repr__(self) -> str:
+        from ._summary import summary  # which few programs want, and all would wait for
+
         return summary(self)
 
     def _repr_html_(self) -> str:
+        from ._summary import html_summary
+
         return html_summary(self)
 
 

@@ -73,7 +73,7 @@ class Writer:
             except RuntimeError as error:
                 raise translate(error, filename) from None
             self._bar = stack.pop_all()
-        self._total = Total(report, sum(map(_nbytes, tensors.values()))) if report else None
+        self._total = Total(report, sum(tensor.nbytes for tensor in tensors.values())) if report else None
         # Also at the end of the interpreter, so that the temporary file goes. Through a method, which gives up the
         # interpreter's lock.
         self._give_up = weakref.finalize(self, self._writer.abort)
@@ -154,7 +154,3 @@ def _tensor_of(name: str, value: Any) -> torch.Tensor:
         return torch.empty(tuple(shape), dtype=dtype, device="meta")
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"spec: {name!r}: {shape!r} is not a shape: {error}") from None
-
-
-def _nbytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
