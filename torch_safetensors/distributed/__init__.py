@@ -1,0 +1,1 @@
+"""Loads and saves what is spread over the ranks of ``torch.distributed``."""

@@ -1,0 +1,89 @@
+"""What ranks do together: agree, or fail with the same error."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+__all__ = ["check_same", "group_of", "lost_ranks", "together"]
+
+T = TypeVar("T")
+
+
+def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
+    """The process group of all ranks of a mesh. Raises ValueError where torch has none."""
+    if mesh.ndim == 1:
+        return mesh.get_group()
+    if mesh.size() == dist.get_world_size():
+        return _world()
+    raise ValueError(
+        f"a mesh of {mesh.ndim} dimensions over {mesh.size()} of {dist.get_world_size()} ranks has no process group of "
+        "its own: pass process_group"
+    )
+
+
+def _world() -> dist.ProcessGroup:
+    world = dist.group.WORLD
+    if world is None:
+        raise ValueError("torch.distributed is not initialized: call init_process_group() first")
+    return world
+
+
+@contextlib.contextmanager
+def lost_ranks(source: str, doing: str) -> Iterator[None]:
+    """Tells what the ranks were at when another one died or did not come within the group's timeout.
+
+    Only for what communicates: any RuntimeError in here is taken for that.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # of gloo, and DistBackendError of others, which is one
+        raise RuntimeError(f"{source}: another rank was lost while {doing}: {error}") from error
+
+
+def together(group: dist.ProcessGroup, source: str, doing: str, action: Callable[[], T]) -> list[T]:
+    """Runs ``action`` on every rank, and returns what each of them gave, which must be small, by rank.
+
+    Where it raises on any rank, all raise what the first of these raised: none goes on alone, and none waits for a rank
+    that will not come.
+    """
+    own: tuple[T | None, Exception | None]
+    try:
+        own = action(), None
+    except Exception as error:
+        own = None, error
+    outcomes: list[tuple[T, Exception | None]] = [own] * group.size()  # type: ignore[list-item]
+    with lost_ranks(source, doing):
+        dist.all_gather_object(outcomes, own, group=group)
+    if own[1] is not None and all(error is None for _, error in outcomes[: group.rank()]):
+        raise own[1]
+    for _, error in outcomes:
+        if error is not None:
+            raise error
+    return [result for result, _ in outcomes]
+
+
+def check_same(group: dist.ProcessGroup, source: str, what: str, value: str, explain: Callable[[], list[str]]) -> None:
+    """Raises ValueError on all ranks unless all of them hold the same ``value``.
+
+    ``explain`` gives lines that say what differs when they are set side by side; it is called where values differ.
+    """
+    values = together(group, source, f"comparing {what}", lambda: value)
+    if len(set(values)) == 1:
+        return
+    lines = together(group, source, f"comparing {what}", explain)
+    odd = next(rank for rank, other in enumerate(values) if other != values[0])
+    first, other = set(lines[0]), set(lines[odd])
+    raise ValueError(
+        f"{source}: ranks disagree about {what}: rank 0 has {_some(first - other)}, rank {odd} has {_some(other - first)}"
+    )
+
+
+def _some(lines: set[str]) -> str:
+    shown = sorted(lines)[:3]
+    rest = f" and {len(lines) - len(shown)} more" if len(lines) > len(shown) else ""
+    return ("; ".join(shown) or "nothing else") + rest
