@@ -9,9 +9,13 @@ from typing import TypeVar
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["check_same", "group_of", "lost_ranks", "together"]
+__all__ = ["ElsewhereError", "check_same", "group_of", "lost_ranks", "together", "world"]
 
 T = TypeVar("T")
+
+
+class ElsewhereError(RuntimeError):
+    """What a rank raises where another one's error, which says more, kept it from going on."""
 
 
 def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
@@ -19,18 +23,18 @@ def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
     if mesh.ndim == 1:
         return mesh.get_group()
     if mesh.size() == dist.get_world_size():
-        return _world()
+        return world()
     raise ValueError(
         f"a mesh of {mesh.ndim} dimensions over {mesh.size()} of {dist.get_world_size()} ranks has no process group of "
         "its own: pass process_group"
     )
 
 
-def _world() -> dist.ProcessGroup:
-    world = dist.group.WORLD
-    if world is None:
+def world() -> dist.ProcessGroup:
+    everybody = dist.group.WORLD
+    if everybody is None:
         raise ValueError("torch.distributed is not initialized: call init_process_group() first")
-    return world
+    return everybody
 
 
 @contextlib.contextmanager
@@ -59,11 +63,10 @@ def together(group: dist.ProcessGroup, source: str, doing: str, action: Callable
     outcomes: list[tuple[T, Exception | None]] = [own] * group.size()  # type: ignore[list-item]
     with lost_ranks(source, doing):
         dist.all_gather_object(outcomes, own, group=group)
-    if own[1] is not None and all(error is None for _, error in outcomes[: group.rank()]):
-        raise own[1]
-    for _, error in outcomes:
-        if error is not None:
-            raise error
+    errors = [error for _, error in outcomes if error is not None]
+    causes = [error for error in errors if not isinstance(error, ElsewhereError)]
+    for error in [*causes, *errors]:
+        raise error
     return [result for result, _ in outcomes]
 
 
