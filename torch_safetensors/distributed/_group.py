@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
@@ -58,15 +58,14 @@ def together(group: dist.ProcessGroup, source: str, doing: str, action: Callable
     own: tuple[T | None, Exception | None]
     try:
         own = action(), None
-    except Exception as error:
-        own = None, error
-    outcomes: list[tuple[T, Exception | None]] = [own] * group.size()  # type: ignore[list-item]
+    except Exception as raised:
+        own = None, raised
+    outcomes: list[Any] = [own] * group.size()
     with lost_ranks(source, doing):
         dist.all_gather_object(outcomes, own, group=group)
     errors = [error for _, error in outcomes if error is not None]
-    causes = [error for error in errors if not isinstance(error, ElsewhereError)]
-    for error in [*causes, *errors]:
-        raise error
+    if errors:
+        raise next((error for error in errors if not isinstance(error, ElsewhereError)), errors[0])
     return [result for result, _ in outcomes]
 
 
@@ -82,7 +81,8 @@ def check_same(group: dist.ProcessGroup, source: str, what: str, value: str, exp
     odd = next(rank for rank, other in enumerate(values) if other != values[0])
     first, other = set(lines[0]), set(lines[odd])
     raise ValueError(
-        f"{source}: ranks disagree about {what}: rank 0 has {_some(first - other)}, rank {odd} has {_some(other - first)}"
+        f"{source}: ranks disagree about {what}: rank 0 has {_some(first - other)}, "
+        f"rank {odd} has {_some(other - first)}"
     )
 
 

@@ -80,10 +80,11 @@ def load_file(
     source = printable(path)
 
     def plan(handle: Any) -> list[tuple[Part, torch.Tensor, tuple[Placement, ...]]]:
-        entries = [(name, handle._get_meta(name)) for name in handle.keys()]
-        rule = _rule(placements, [name for name, _ in entries], source)
+        names: list[str] = handle.keys()
+        rule = _rule(placements, names, source)
         planned = []
-        for name, meta in entries:
+        for name in names:
+            meta = handle._get_meta(name)
             places = _for_mesh(rule(name), mesh)
             box = local_box(name, meta.shape, mesh, places)
             out = torch.empty(box.shape, dtype=meta.dtype, device=mesh.device_type)
@@ -203,4 +204,5 @@ def _for_mesh(places: _Of, mesh: DeviceMesh) -> tuple[Placement, ...]:
 def describe(tensor: torch.Tensor, mesh: DeviceMesh, places: Sequence[Placement]) -> str:
     names = "" if mesh.mesh_dim_names is None else f" {mesh.mesh_dim_names}"
     listed = ", ".join(map(str, places))
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)} on {mesh.device_type} mesh {list(mesh.shape)}{names} placed ({listed})"
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return f"{dtype}{list(tensor.shape)} on {mesh.device_type} mesh {list(mesh.shape)}{names} placed ({listed})"

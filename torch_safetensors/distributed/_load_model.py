@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from .._arguments import PathLike
 from .._errors import printable
-from .._models import check_or_load, has_own_loading, may_be_missing, memory_of
+from .._models import check_or_load, has_own_loading, memory_of
 from ._boxes import LocalBox, copies, local_part
 from ._group import world
 from ._load import Part, Strategy, agree, describe, open_together, read_parts
@@ -51,8 +51,9 @@ def load_model(
     Raises:
         SafetensorError: names or shapes that do not fit (the text is that of ``load_state_dict``), a malformed file.
             All ranks raise what one of them met, as for all errors here.
-        ValueError: ranks that disagree about the model, a tensor on ``meta``, a dtype that does not convert, or a module
-            that overrides loading or has hooks for it: give its ``load_state_dict`` what :func:`load_file` returns.
+        ValueError: ranks that disagree about the model, a tensor on ``meta``, a dtype that does not convert, or a
+            module that overrides loading or has hooks for it: give its ``load_state_dict`` what :func:`load_file`
+            returns.
         OSError: what the operating system reports.
         RuntimeError: another rank was lost. The model then holds some of the new values.
     """
@@ -107,7 +108,8 @@ def _parts(handle: Any, state: Mapping[str, torch.Tensor], unexpected: list[str]
     """What is read, in the order of the file; of names of one tensor, that which comes first."""
     filled = set()
     unused = set(unexpected)
-    for name in handle.keys():
+    names: list[str] = handle.keys()
+    for name in names:
         if name not in state or name in unused:
             continue
         tensor = state[name]
