@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import _StridedShard
 
-__all__ = ["LocalBox", "Read", "copies", "local_box", "local_part", "read_boxes"]
+__all__ = ["LocalBox", "Read", "as_dtensor", "copies", "local_box", "local_part", "read_boxes"]
 
 
 class LocalBox(NamedTuple):
@@ -69,18 +69,22 @@ def _is_undone(shard: _StridedShard, mesh_dim: int, mesh: DeviceMesh, placements
     return math.prod(sizes) == shard.split_factor
 
 
+def as_dtensor(tensor: torch.Tensor) -> Any | None:
+    """The same tensor if it is a DTensor, whose methods type checkers do not know."""
+    return tensor if isinstance(tensor, DTensor) else None
+
+
 def local_part(name: str, tensor: torch.Tensor) -> tuple[LocalBox, torch.Tensor]:
     """What this rank holds of a tensor, and where; of a plain one all. Shares memory and version with it."""
-    if not isinstance(tensor, DTensor):
+    spread = as_dtensor(tensor)
+    if spread is None:
         return LocalBox((0,) * tensor.dim(), tuple(tensor.shape)), tensor.detach()
-    box = local_box(name, tensor.shape, tensor.device_mesh, tensor.placements)
-    return box, tensor.detach().to_local().view(box.shape)
+    box = local_box(name, tensor.shape, spread.device_mesh, spread.placements)
+    return box, spread.to_local().detach().view(box.shape)
 
 
-def copies(ranks: int, mesh: DeviceMesh | None, placements: Sequence[Placement]) -> int:
-    """How many of a group's ranks hold each part of a tensor; ``mesh`` is None for a plain one, which all hold."""
-    if mesh is None:
-        return ranks
+def copies(ranks: int, mesh: DeviceMesh, placements: Sequence[Placement]) -> int:
+    """How many of a group's ranks hold each part of a tensor."""
     shards = math.prod(
         size
         for size, placement in zip(mesh.shape, placements, strict=True)

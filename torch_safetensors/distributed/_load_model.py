@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor
 
 from .._arguments import PathLike
 from .._errors import printable
 from .._models import check_or_load, has_own_loading, memory_of
-from ._boxes import LocalBox, copies, local_part
+from ._boxes import LocalBox, as_dtensor, copies, local_part
 from ._group import world
 from ._load import Part, Strategy, agree, describe, open_together, read_parts
 
@@ -69,6 +68,7 @@ def load_model(
             _check_writable(handle, part, source)
         return names, parts
 
+    names: tuple[list[str], list[str]]
     handle, (names, parts) = open_together(group, path, backend, plan)
     agree(group, source, [f"{part.name!r} as {_describe(state[part.name])}" for part in parts])
     read_parts(handle, source, parts, group, strategy)
@@ -101,7 +101,7 @@ def _stand_ins(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _memory_of(tensor: torch.Tensor) -> tuple[object, ...]:
-    return memory_of(tensor.to_local() if isinstance(tensor, DTensor) else tensor)
+    return memory_of(tensor if (spread := as_dtensor(tensor)) is None else spread.to_local())
 
 
 def _parts(handle: Any, state: Mapping[str, torch.Tensor], unexpected: list[str], ranks: int) -> Iterator[Part]:
@@ -121,8 +121,13 @@ def _parts(handle: Any, state: Mapping[str, torch.Tensor], unexpected: list[str]
         shape = tuple(handle._get_meta(name).shape)
         if len(shape) != tensor.dim():  # a scalar, which old files hold as one element
             box, out = LocalBox((0,) * len(shape), shape), out.view(shape)
-        is_spread = isinstance(tensor, DTensor)
-        yield Part(name, shape, box, out, copies(ranks, tensor.device_mesh, tensor.placements) if is_spread else ranks)
+        yield Part(name, shape, box, out, _copies(tensor, ranks))
+
+
+def _copies(tensor: torch.Tensor, ranks: int) -> int:
+    if (spread := as_dtensor(tensor)) is not None:
+        return copies(ranks, spread.device_mesh, spread.placements)
+    return ranks
 
 
 def _check_writable(handle: Any, part: Part, source: str) -> None:
@@ -135,6 +140,6 @@ def _check_writable(handle: Any, part: Part, source: str) -> None:
 
 
 def _describe(tensor: torch.Tensor) -> str:
-    if isinstance(tensor, DTensor):
-        return describe(tensor, tensor.device_mesh, tensor.placements)
+    if (spread := as_dtensor(tensor)) is not None:
+        return describe(tensor, spread.device_mesh, spread.placements)
     return f"{tensor.dtype} {list(tensor.shape)} on every rank"
