@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import faulthandler
 import multiprocessing
@@ -96,10 +97,8 @@ def _run(
 def _finish(process: Any, answers: Any, end: float) -> Outcome:
     outcome = Outcome()
     if multiprocessing.connection.wait([answers], max(0.0, end - time.monotonic())):
-        try:
+        with contextlib.suppress(EOFError):  # of one that died
             outcome = answers.recv()
-        except EOFError:  # it died
-            pass
     else:
         os.kill(process.pid, signal.SIGABRT)  # and says where it hangs
     process.join(10)
