@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["check_same", "group_of", "lost_ranks", "together"]
+__all__ = ["check_same", "group_of", "lost_ranks", "together", "world"]
 
 T = TypeVar("T")
 
@@ -19,18 +19,19 @@ def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
     if mesh.ndim == 1:
         return mesh.get_group()
     if mesh.size() == dist.get_world_size():
-        return _world()
+        return world()
     raise ValueError(
         f"a mesh of {mesh.ndim} dimensions over {mesh.size()} of {dist.get_world_size()} ranks has no process group of "
         "its own: pass process_group"
     )
 
 
-def _world() -> dist.ProcessGroup:
-    world = dist.group.WORLD
-    if world is None:
+def world() -> dist.ProcessGroup:
+    """The process group of all ranks. Raises ValueError where there is none."""
+    group = dist.group.WORLD
+    if group is None:
         raise ValueError("torch.distributed is not initialized: call init_process_group() first")
-    return world
+    return group
 
 
 @contextlib.contextmanager
@@ -61,9 +62,9 @@ def together(group: dist.ProcessGroup, source: str, doing: str, action: Callable
         dist.all_gather_object(outcomes, own, group=group)
     if own[1] is not None and all(error is None for _, error in outcomes[: group.rank()]):
         raise own[1]
-    for _, error in outcomes:
-        if error is not None:
-            raise error
+    for _, other in outcomes:
+        if other is not None:
+            raise other
     return [result for result, _ in outcomes]
 
 
@@ -79,7 +80,8 @@ def check_same(group: dist.ProcessGroup, source: str, what: str, value: str, exp
     odd = next(rank for rank, other in enumerate(values) if other != values[0])
     first, other = set(lines[0]), set(lines[odd])
     raise ValueError(
-        f"{source}: ranks disagree about {what}: rank 0 has {_some(first - other)}, rank {odd} has {_some(other - first)}"
+        f"{source}: ranks disagree about {what}: rank 0 has {_some(first - other)}, "
+        f"rank {odd} has {_some(other - first)}"
     )
 
 
