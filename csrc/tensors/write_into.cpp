@@ -137,7 +137,7 @@ StridedView part_of(const TensorType& type, const std::vector<int64_t>& offsets,
     fits = offsets[dim] >= 0 && offsets[dim] <= sizes[dim] && out.size(dim) <= sizes[dim] - offsets[dim];
   }
   TORCH_CHECK_VALUE(fits, label, ": the file holds ", sizes, ", of which no part of ", out.sizes(),
-                    " begins at ", offsets);
+                    " begins at ", at::IntArrayRef(offsets));
   StridedView view = dense_view(sizes);
   for (size_t dim = 0; dim < sizes.size(); ++dim) {
     view.sizes[dim] = out.size(dim);

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["check_same", "group_of", "lost_ranks", "together", "world"]
+__all__ = ["ElsewhereError", "check_same", "group_of", "lost_ranks", "together", "world"]
 
 T = TypeVar("T")
+
+
+class ElsewhereError(RuntimeError):
+    """What a rank raises where another one's error, which says more, kept it from going on."""
 
 
 def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
@@ -28,10 +32,10 @@ def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
 
 def world() -> dist.ProcessGroup:
     """The process group of all ranks. Raises ValueError where there is none."""
-    group = dist.group.WORLD
-    if group is None:
+    everybody = dist.group.WORLD
+    if everybody is None:
         raise ValueError("torch.distributed is not initialized: call init_process_group() first")
-    return group
+    return everybody
 
 
 @contextlib.contextmanager
@@ -55,16 +59,14 @@ def together(group: dist.ProcessGroup, source: str, doing: str, action: Callable
     own: tuple[T | None, Exception | None]
     try:
         own = action(), None
-    except Exception as error:
-        own = None, error
-    outcomes: list[tuple[T, Exception | None]] = [own] * group.size()  # type: ignore[list-item]
+    except Exception as raised:
+        own = None, raised
+    outcomes: list[Any] = [own] * group.size()
     with lost_ranks(source, doing):
         dist.all_gather_object(outcomes, own, group=group)
-    if own[1] is not None and all(error is None for _, error in outcomes[: group.rank()]):
-        raise own[1]
-    for _, other in outcomes:
-        if other is not None:
-            raise other
+    errors = [error for _, error in outcomes if error is not None]
+    if errors:
+        raise next((error for error in errors if not isinstance(error, ElsewhereError)), errors[0])
     return [result for result, _ in outcomes]
 
 

@@ -14,7 +14,8 @@ import torch.distributed as dist
 from .._arguments import PathLike, operator_filename
 from .._errors import printable, translate
 from ._content import Content, of_dict, of_model
-from ._deal import Box, Work, deal, holders_of, is_tiled
+from ._boxes import LocalBox
+from ._deal import Work, deal, holders_of, is_tiled
 from ._group import check_same, together, world
 from ._new_files import NewFiles
 
@@ -141,7 +142,7 @@ def _checked(prepare: Callable[[], Content], path: PathLike) -> Content:
     return prepare()
 
 
-def _check_whole(content: Content, held: Mapping[str, dict[Box, list[int]]], source: str, group_size: int) -> None:
+def _check_whole(content: Content, held: Mapping[str, dict[LocalBox, list[int]]], source: str, group_size: int) -> None:
     for name, tensor in content.types.items():
         if not is_tiled(tensor.shape, set(held[name])):
             raise ValueError(
