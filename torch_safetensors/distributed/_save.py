@@ -13,8 +13,8 @@ import torch.distributed as dist
 
 from .._arguments import PathLike, operator_filename
 from .._errors import printable, translate
-from ._content import Content, of_dict, of_model
 from ._boxes import LocalBox
+from ._content import Content, of_dict, of_model
 from ._deal import Work, deal, holders_of, is_tiled
 from ._group import check_same, together, world
 from ._new_files import NewFiles
