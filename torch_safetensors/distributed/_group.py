@@ -32,10 +32,10 @@ def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
 
 def world() -> dist.ProcessGroup:
     """The process group of all ranks. Raises ValueError where there is none."""
-    everybody = dist.group.WORLD
-    if everybody is None:
+    group = dist.group.WORLD
+    if group is None:
         raise ValueError("torch.distributed is not initialized: call init_process_group() first")
-    return everybody
+    return group
 
 
 @contextlib.contextmanager
