@@ -14,7 +14,6 @@ import os
 import random
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -24,7 +23,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 
 from .report import table
 from .settings import ROOT
@@ -82,11 +81,12 @@ def sample(case: Case, state: dict[str, Any], folder: Path) -> float:
         place = folder / "new"
         if dist.get_rank() == 0:
             shutil.rmtree(place, ignore_errors=True)
-        return timed(lambda: dcp.save(state, storage_writer=saver(case, place)))
+        return timed(lambda: state_dict_saver.save(state, storage_writer=saver(case, place)))
     into = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
-    seconds = timed(lambda: dcp.load(into, storage_reader=loader(case, folder / case[1])))
+    seconds = timed(lambda: state_dict_loader.load(into, storage_reader=loader(case, folder / case[1])))
     for name, tensor in state.items():
-        if not torch.equal(into[name].to_local(), tensor.to_local()):
+        loaded: Any = into[name]
+        if not torch.equal(loaded.to_local(), tensor.to_local()):
             raise AssertionError(f"{case}: {name!r} was not loaded")
     return seconds
 
@@ -105,7 +105,7 @@ def work(rank: int, folder: Path, options: argparse.Namespace, results: Any) -> 
     dist.init_process_group("gloo", f"file://{folder}/store", world_size=options.ranks, rank=rank)
     state = state_of(options.megabytes)
     for form in ("shards", "whole"):
-        dcp.save(state, storage_writer=saver(("save", form, "ours"), folder / form))
+        state_dict_saver.save(state, storage_writer=saver(("save", form, "ours"), folder / form))
     times: dict[Case, list[float]] = {case: [] for case in CASES}
     order = random.Random(options.seed)
     for number in range(options.rounds + 1):  # in the first, modules are imported
@@ -164,4 +164,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
