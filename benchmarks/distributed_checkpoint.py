@@ -2,9 +2,10 @@
 
 Two ranks (gloo, processes of this machine) hold one model of linear layers, spread by FSDP2. Ours against torch's own
 reader and writer of the same files, which take turns in every round. Torch's writer saves the ranks' shards, and with
-consolidation whole tensors; ours writes whole tensors at once. Torch's flushes the shards to the disk (fsync), which
-it can only be kept from by an attribute, and never what it consolidates; ours does if it is told to, with all files. Each row: the slowest rank's median time. Every load is
-compared with what was saved, apart from the time. The files are in memory of the system, as they were just written.
+consolidation whole tensors; ours writes whole tensors at once. Torch's flushes the shards to the disk (fsync), from
+which only an attribute keeps it, and never what it consolidates; ours does if it is told to, with all files. Each row:
+the slowest rank's median time. Every load is compared with what was saved, apart from the time. The files are in the
+system's memory, as they were just written.
 """
 
 from __future__ import annotations
