@@ -98,7 +98,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(tensors::save_tensors));
   // An annotated schema is right for a single tensor, also in order with the saves around it.
   define(m,
-         torch::schema("load_into(str filename, str name, Tensor(a!) out) -> ()",
+         torch::schema("load_into(str filename, str name, Tensor(a!) out, *, int[]? offsets=None) -> ()",
                        c10::AliasAnalysisKind::FROM_SCHEMA),
          TORCH_FN(load_into));
   define(m, touches_files("prefetch(str filename, str[] names) -> ()"), TORCH_FN(prefetch));
@@ -188,7 +188,8 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
            {torch::arg("name"), torch::arg("dim") = 0, torch::arg("start") = c10::IValue(),
             torch::arg("end") = c10::IValue(), torch::arg("step") = 1})
       .def("prefetch", &tensors::SafeOpen::prefetch, "", {torch::arg("names")})
-      .def("load_into", &tensors::SafeOpen::load_into, "", {torch::arg("names"), torch::arg("tensors")})
+      .def("load_into", &tensors::SafeOpen::load_into, "",
+           {torch::arg("names"), torch::arg("tensors"), torch::arg("offsets") = c10::IValue()})
       // For the Python package alone.
       .def("_keys", &tensors::SafeOpen::joined_keys)
       .def("_sorted_keys", &tensors::SafeOpen::joined_sorted_keys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -78,7 +78,7 @@ def load_model(
             return _load_through_module(model, state, filename, strict, device, backend, assign)
         if assign:
             return _assign(model, state, filename, strict, device, backend)
-        return _check_or_load(_ops._load_model, model, state, filename, strict, backend)
+        return check_or_load(_ops._load_model, model, state, filename, strict, backend)
 
 
 def _verify(filename: PathLike) -> None:
@@ -181,16 +181,36 @@ def _is_plain(model: torch.nn.Module, state: _State) -> bool:
     )
 
 
+def has_own_loading(model: torch.nn.Module) -> str:
+    """The class of a module of the model that does more than copy tensors into place, or nothing.
+
+    What ``torch.distributed`` hooks in after loading does not count.
+    """
+    for module in model.modules():
+        if not _is_plain_class(type(module)) or any(map(_is_foreign, _hooks(module))):
+            return type(module).__name__
+    return ""
+
+
+def _hooks(module: torch.nn.Module) -> Iterator[object]:
+    for hooks in _HOOKS:
+        yield from (getattr(module, hooks, None) or {}).values()
+
+
+def _is_foreign(hook: object) -> bool:
+    return not str(getattr(hook, "__module__", "")).startswith("torch.distributed.")
+
+
 def _is_plain_class(cls: type[torch.nn.Module]) -> bool:
     return (
-        # _NormBase only forgives files older than num_batches_tracked: see _may_be_missing.
+        # _NormBase only forgives files older than num_batches_tracked: see may_be_missing.
         cls._load_from_state_dict in (torch.nn.Module._load_from_state_dict, _NormBase._load_from_state_dict)
         and all(getattr(cls, method) is getattr(torch.nn.Module, method) for method in _METHODS)
     )
 
 
 def _has_hooks(module: torch.nn.Module) -> bool:
-    return any(getattr(module, hooks, None) for hooks in _HOOKS)
+    return any(True for _ in _hooks(module))
 
 
 def _is_plain_tensor(tensor: object) -> bool:
@@ -205,7 +225,7 @@ def _is_plain_tensor(tensor: object) -> bool:
     )
 
 
-def _may_be_missing(model: torch.nn.Module) -> list[str]:
+def may_be_missing(model: torch.nn.Module) -> list[str]:
     """Names that torch does not miss in a file without versions, which every safetensors file is."""
     return [
         f"{prefix}.num_batches_tracked" if prefix else "num_batches_tracked"
@@ -214,7 +234,7 @@ def _may_be_missing(model: torch.nn.Module) -> list[str]:
     ]
 
 
-def _check_or_load(
+def check_or_load(
     operator: Callable[..., tuple[list[str], list[str]]],
     model: torch.nn.Module,
     state: _State,
@@ -227,7 +247,7 @@ def _check_or_load(
             operator_filename(filename),
             type(model).__name__,
             dict(state),
-            _may_be_missing(model),
+            may_be_missing(model),
             strict,
             *backend,
         )
@@ -244,7 +264,7 @@ def _assign(
     device: DeviceLike,
     backend: str,
 ) -> tuple[list[str], list[str]]:
-    missing, unexpected = _check_or_load(_ops._check_model, model, state, filename, strict)
+    missing, unexpected = check_or_load(_ops._check_model, model, state, filename, strict)
     loaded = load_file(filename, device, backend=backend)
     by_memory: dict[tuple[object, ...], torch.Tensor] = {}
     for name, old in state.items():
@@ -377,7 +397,7 @@ def _resolve_ties(
     }
     if not all(map(_is_plain_tensor, state.values())):
         return sorted(missing), sorted(unexpected)
-    really_missing, not_used = _check_or_load(_ops._check_model, model, state, filename, False)
+    really_missing, not_used = check_or_load(_ops._check_model, model, state, filename, False)
     return (
         sorted({*really_missing, *(name for name in missing if name not in tensors)}),
         sorted({*unexpected, *(name for name in not_used if name in state)}),

@@ -128,8 +128,16 @@ def load_tensors(
         verify: see :func:`load_file`.
     """
 
-def load_into(filename: str, name: str, out: Tensor) -> None:
-    """Reads one tensor of a file into ``out``, which has its shape and dtype, on any device."""
+def load_into(filename: str, name: str, out: Tensor, *, offsets: list[int] | None = None) -> None:
+    """Reads one tensor of a file into ``out``, which has its dtype and shape, on any device.
+
+    Args:
+        filename: see :func:`load_file`.
+        name: of the tensor.
+        out: where to.
+        offsets: one for each dimension: read the part of the tensor that begins there and has the shape of ``out``,
+            and no more of the file than that, bar short gaps.
+    """
 
 def prefetch(filename: str, names: list[str]) -> None:
     """Has the system begin to read these tensors, which are loaded soon."""
@@ -179,5 +187,5 @@ class SafeOpen:
     def prefetch(self, names: list[str]) -> None:
         """Has the system begin to read these tensors."""
 
-    def load_into(self, names: list[str], tensors: list[Tensor]) -> None:
-        """Reads tensors into others of their shapes and dtypes, together."""
+    def load_into(self, names: list[str], tensors: list[Tensor], offsets: list[list[int]] | None = None) -> None:
+        """Reads tensors into others of their dtypes and shapes, together; or parts, as :func:`load_into` does."""

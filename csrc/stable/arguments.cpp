@@ -69,4 +69,9 @@ bool Arguments::flag() { return take<bool>(); }
 
 std::optional<int64_t> Arguments::optional_integer() { return take<std::optional<int64_t>>(); }
 
+std::optional<std::vector<int64_t>> Arguments::optional_integers() {
+  const auto value = take<std::optional<StableIValue>>();
+  return value ? std::optional(to_list(*value, to<int64_t>)) : std::nullopt;
+}
+
 }  // namespace torch_safetensors::stable

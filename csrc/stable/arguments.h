@@ -30,6 +30,7 @@ class Arguments {
   Device device();
   bool flag();
   std::optional<int64_t> optional_integer();
+  std::optional<std::vector<int64_t>> optional_integers();
 
  private:
   template <typename T>

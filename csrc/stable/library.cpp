@@ -24,7 +24,7 @@ constexpr std::array kSchemas{
     "bool exact=False, bool verify=False) -> Tensor[]",
     "save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, bool fsync=False, "
     "bool checksum=False, int? alignment=None) -> ()",
-    "load_into(str filename, str name, Tensor(a!) out) -> ()",
+    "load_into(str filename, str name, Tensor(a!) out, *, int[]? offsets=None) -> ()",
     "prefetch(str filename, str[] names) -> ()",
     "keys(str filename) -> str[]",
     // For the Python package alone.
@@ -90,7 +90,8 @@ void boxed_load_into(StableIValue* stack, uint64_t, uint64_t) {
   Arguments take(stack);
   const std::string filename = take.text();
   const std::string name = take.text();
-  load_into(filename, name, take.tensor());
+  const Tensor out = take.tensor();
+  load_into(filename, name, out, take.optional_integers());
 }
 
 void boxed_version(StableIValue* stack, uint64_t, uint64_t) {

@@ -30,6 +30,16 @@ std::span<const int64_t> sizes_of(const Tensor& tensor) {
   return {sizes.data(), sizes.size()};
 }
 
+/// Whether a tensor of `sizes` has a part of `part` that begins at `offsets`.
+bool is_part(std::span<const int64_t> sizes, std::span<const int64_t> offsets,
+             std::span<const int64_t> part) {
+  bool fits = offsets.size() == sizes.size() && part.size() == sizes.size();
+  for (size_t dim = 0; fits && dim < sizes.size(); ++dim) {
+    fits = offsets[dim] >= 0 && offsets[dim] <= sizes[dim] && part[dim] <= sizes[dim] - offsets[dim];
+  }
+  return fits;
+}
+
 Texts names_of(const format::Header& header) {
   Texts names;
   for (const format::TensorEntry& entry : header.tensors()) {
@@ -111,18 +121,28 @@ std::vector<Tensor> load_tensors(const std::string& filename, const Texts& names
   return file.read(entries, device);
 }
 
-void load_into(const std::string& filename, const std::string& name, Tensor out) {
+void load_into(const std::string& filename, const std::string& name, Tensor out,
+               const std::optional<std::vector<int64_t>>& offsets) {
   const OpenFile file(filename, "auto");
   const format::TensorEntry* const entries[] = {&file.entry(name)};
   const TensorType type = tensor_type(file.source(), *entries[0]);
-  if (type.dtype != out.scalar_type() || !std::ranges::equal(type.sizes, sizes_of(out))) {
-    throw std::invalid_argument(file.source() + ": tensor " + format::in_quotes(name) + ": the file holds " +
-                                toString(type.dtype) + " " + in_brackets(type.sizes) +
+  const auto sizes = sizes_of(out);
+  const std::string held = file.source() + ": tensor " + format::in_quotes(name) + ": the file holds ";
+  if (type.dtype != out.scalar_type() || (!offsets && !std::ranges::equal(type.sizes, sizes))) {
+    throw std::invalid_argument(held + toString(type.dtype) + " " + in_brackets(type.sizes) +
                                 " but the tensor to load into is " + toString(out.scalar_type()) + " " +
-                                in_brackets(sizes_of(out)));
+                                in_brackets(sizes));
+  }
+  if (offsets && !is_part(type.sizes, *offsets, sizes)) {
+    throw std::invalid_argument(held + in_brackets(type.sizes) + ", of which no part of " +
+                                in_brackets(sizes) + " begins at " + in_brackets(*offsets));
+  }
+  Tensor values = file.read(entries, torch::headeronly::DeviceType::CPU).front();
+  for (size_t dim = 0; offsets && dim < sizes.size(); ++dim) {
+    values = torch::stable::narrow(values, static_cast<int64_t>(dim), (*offsets)[dim], sizes[dim]);
   }
   // torch's own copy: it checks whether `out` may be written, and counts its version.
-  torch::stable::copy_(out, file.read(entries, torch::headeronly::DeviceType::CPU).front());
+  torch::stable::copy_(out, values);
 }
 
 std::pair<Texts, std::vector<Tensor>> load_bytes(const Tensor& data, Device device) {

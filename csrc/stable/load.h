@@ -35,7 +35,8 @@ std::vector<Tensor> load_tensors(const std::string& filename, const Texts& names
                                  std::string_view backend, const std::optional<Texts>& expect, bool exact);
 
 /// Reads into a tensor of the same shape and dtype, on any device.
-void load_into(const std::string& filename, const std::string& name, Tensor out);
+void load_into(const std::string& filename, const std::string& name, Tensor out,
+               const std::optional<std::vector<int64_t>>& offsets);
 
 /// All tensors in `data`, the bytes of a file as a 1-D uint8 tensor, with their names. They are copies.
 std::pair<Texts, std::vector<Tensor>> load_bytes(const Tensor& data, Device device);

@@ -242,17 +242,6 @@ std::vector<at::Tensor> Checkpoint::read_all(c10::Device device, const TransferO
   return read(entries(), device, options, verify);
 }
 
-void Checkpoint::read_into(std::span<const Entry* const> entries,
-                           std::span<const std::span<std::byte>> destinations) const {
-  for (const Part& part : by_file(entries)) {
-    std::vector<std::span<std::byte>> into;
-    for (const size_t place : part.places) {
-      into.push_back(destinations[place]);
-    }
-    part.file->read_into(part.entries, into);
-  }
-}
-
 void Checkpoint::will_need(std::span<const Entry* const> entries) const {
   for (const Part& part : by_file(entries)) {
     part.file->will_need(part.entries);

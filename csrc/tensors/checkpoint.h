@@ -78,8 +78,6 @@ class Checkpoint {
   at::Tensor read(const Entry& entry, c10::Device device) const { return file_of(entry).read(entry, device); }
   std::vector<at::Tensor> read_all(c10::Device device, const TransferOptions& options = {},
                                    bool verify = false) const;
-  void read_into(std::span<const Entry* const> entries,
-                 std::span<const std::span<std::byte>> destinations) const;
   void will_need(std::span<const Entry* const> entries) const;
   void verify() const;
 

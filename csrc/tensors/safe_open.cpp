@@ -31,15 +31,6 @@ class OutsideOfModes {
       c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot})};
 };
 
-StridedView whole(const TensorType& type) {
-  StridedView view{{type.sizes.begin(), type.sizes.end()}, std::vector<int64_t>(type.sizes.size(), 1), 0};
-  // Without elements strides mean nothing, and their product may overflow.
-  for (size_t dim = type.nbytes == 0 ? 0 : type.sizes.size(); dim-- > 1;) {
-    view.strides[dim - 1] = view.strides[dim] * type.sizes[dim];
-  }
-  return view;
-}
-
 int64_t clamp_bound(int64_t bound, int64_t size) {
   return std::clamp<int64_t>(bound < 0 ? bound + size : bound, 0, size);
 }
@@ -150,7 +141,7 @@ at::Tensor SafeOpen::get_slice(const std::string& name, int64_t dim, std::option
                                std::optional<int64_t> end, int64_t step) const {
   const OutsideOfModes guard;
   const format::TensorEntry& entry = file_.entry(name);
-  StridedView view = whole(tensor_type(file_.source_of(entry), entry));
+  StridedView view = dense_view(tensor_type(file_.source_of(entry), entry).sizes);
   const std::string label = file_.source_of(entry) + ": tensor " + format::in_quotes(name);
   TORCH_CHECK_VALUE(!view.sizes.empty(), label, ": has no dimension to slice");
   TORCH_CHECK_VALUE(step > 0, label, ": slice step must be positive, not ", step);
@@ -174,8 +165,8 @@ at::Tensor SafeOpen::get_view(const std::string& name, std::vector<int64_t> size
   return file_.file_of(entry).read_view(entry, view, device_);
 }
 
-void SafeOpen::load_into(const std::vector<std::string>& names,
-                         const std::vector<at::Tensor>& tensors) const {
+void SafeOpen::load_into(const std::vector<std::string>& names, const std::vector<at::Tensor>& tensors,
+                         const std::optional<std::vector<std::vector<int64_t>>>& offsets) const {
   const OutsideOfModes guard;
   for (const at::Tensor& tensor : tensors) {
     // The guard hides from torch that such a tensor has no memory, and a copy into it would write to nowhere.
@@ -184,7 +175,7 @@ void SafeOpen::load_into(const std::vector<std::string>& names,
         ": SafeOpen loads into plain tensors only, not into a FakeTensor or a subclass that runs code of "
         "its own; use torch.ops.safetensors.load_into");
   }
-  tensors::load_into(file_, names, tensors);
+  tensors::load_into(file_, names, tensors, offsets);
 }
 
 }  // namespace torch_safetensors::tensors

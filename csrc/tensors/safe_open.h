@@ -67,8 +67,10 @@ class SafeOpen : public torch::CustomClassHolder {
   /// Has the system begin to read tensors into memory, for a `get_tensors` or `load_into` to come.
   void prefetch(const std::vector<std::string>& names) const { tensors::prefetch(file_, names); }
 
-  /// Reads tensors into existing ones of the same shapes and dtypes, in parallel.
-  void load_into(const std::vector<std::string>& names, const std::vector<at::Tensor>& tensors) const;
+  /// Reads tensors into existing ones of the same dtypes and shapes, in parallel; or with `offsets`, the part
+  /// of each that begins there and has the existing one's shape.
+  void load_into(const std::vector<std::string>& names, const std::vector<at::Tensor>& tensors,
+                 const std::optional<std::vector<std::vector<int64_t>>>& offsets) const;
 
  private:
   std::vector<const format::TensorEntry*> entries_of(const std::vector<std::string>& names) const;

@@ -4,13 +4,20 @@
 #include <cstring>
 
 #include "io/huge_pages.h"
+#include "io/progress.h"
 #include "io/run_parallel.h"
 
 namespace torch_safetensors::tensors {
 namespace {
 
-constexpr uint64_t kPage = 4096;
-constexpr size_t kWindow = 1 << 20;
+/// What is read at once. A request costs a system call, and over a network a round trip, in which its
+/// bandwidth brings some 100 KiB.
+struct RequestSize {
+  uint64_t gap;     ///< What is not wanted is read up to this length.
+  uint64_t window;  ///< All that one request brings.
+};
+constexpr RequestSize kLocal{4096, 1 << 20};
+constexpr RequestSize kRemote{256 << 10, 4 << 20};
 
 /// Copying takes about 0.1 ms per MiB, and starting a thread about half of that.
 constexpr size_t kMinForThreads = 4 << 20;
@@ -44,7 +51,11 @@ void for_each_run(const StridedRuns& runs, size_t first, size_t end, Visit visit
 class WindowReader {
  public:
   WindowReader(const io::File& file, uint64_t begin, size_t run_size, std::span<std::byte> into)
-      : file_(file), begin_(begin), run_size_(run_size), into_(into) {}
+      : file_(file),
+        size_(file.is_remote() ? kRemote : kLocal),
+        begin_(begin),
+        run_size_(run_size),
+        into_(into) {}
 
   void add(uint64_t offset) {
     if (!offsets_.empty() && !fits(offset)) {
@@ -74,11 +85,12 @@ class WindowReader {
  private:
   bool fits(uint64_t offset) const {
     const uint64_t end = offsets_.back() + run_size_;
-    return offset >= offsets_.back() && offset <= end + kPage &&
-           offset + run_size_ - offsets_.front() <= kWindow;
+    return offset >= offsets_.back() && offset <= end + size_.gap &&
+           offset + run_size_ - offsets_.front() <= size_.window;
   }
 
   const io::File& file_;
+  RequestSize size_;
   uint64_t begin_;
   size_t run_size_;
   std::span<std::byte> into_;
@@ -87,7 +99,45 @@ class WindowReader {
   std::vector<std::byte> window_;
 };
 
+/// Some runs of one tensor, for one thread.
+struct SomeRuns {
+  const RunsToRead* read;
+  size_t first;
+  size_t end;
+};
+
+/// Cuts what shall be read into items whose runs lie within about a window.
+std::vector<SomeRuns> cut(std::span<const RunsToRead> reads) {
+  std::vector<SomeRuns> items;
+  for (const RunsToRead& read : reads) {
+    const StridedRuns& runs = read.runs;
+    const uint64_t stride = runs.strides.empty() ? 1 : std::max<uint64_t>(runs.strides.back(), 1);
+    const size_t step = std::max<size_t>(kItem / stride, 1);
+    for (size_t first = 0; first < runs.count; first += step) {
+      items.push_back({&read, first, std::min(first + step, runs.count)});
+    }
+  }
+  return items;
+}
+
+void read_some(const SomeRuns& some) {
+  const auto& [file, begin, runs, into] = *some.read;
+  WindowReader reader(*file, begin, runs.nbytes, into.subspan(some.first * runs.nbytes));
+  for_each_run(runs, some.first, some.end, [&](uint64_t offset) { reader.add(offset); });
+  reader.flush();
+}
+
 }  // namespace
+
+StridedView dense_view(std::span<const int64_t> sizes) {
+  StridedView view{{sizes.begin(), sizes.end()}, std::vector<int64_t>(sizes.size(), 1), 0};
+  // Without elements strides mean nothing, and their product may overflow.
+  const bool empty = std::ranges::count(sizes, 0) > 0;
+  for (size_t dim = empty ? 0 : sizes.size(); dim-- > 1;) {
+    view.strides[dim - 1] = view.strides[dim] * sizes[dim];
+  }
+  return view;
+}
 
 StridedRuns strided_runs(const StridedView& view, int64_t item_size) {
   if (std::ranges::count(view.sizes, 0) > 0) {
@@ -133,9 +183,23 @@ void copy_runs(std::span<const std::byte> tensor, const StridedRuns& runs, std::
 }
 
 void read_runs(const io::File& file, uint64_t begin, const StridedRuns& runs, std::span<std::byte> into) {
-  WindowReader reader(file, begin, runs.nbytes, into);
-  for_each_run(runs, 0, runs.count, [&](uint64_t offset) { reader.add(offset); });
-  reader.flush();
+  const RunsToRead read{&file, begin, runs, into};
+  read_some({&read, 0, runs.count});
+}
+
+void read_runs_parallel(std::span<const RunsToRead> reads) {
+  size_t nbytes = 0;
+  for (const RunsToRead& read : reads) {
+    nbytes += read.into.size();
+  }
+  const std::vector<SomeRuns> items = cut(reads);
+  io::Progress* const progress = io::Progress::current();
+  io::run_parallel(items.size(), nbytes < kMinForThreads ? 1 : io::default_threads(), [&](size_t i) {
+    read_some(items[i]);
+    if (progress != nullptr) {
+      progress->advance((items[i].end - items[i].first) * items[i].read->runs.nbytes);
+    }
+  });
 }
 
 }  // namespace torch_safetensors::tensors

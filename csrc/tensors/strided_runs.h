@@ -27,11 +27,26 @@ struct StridedRuns {
 
 StridedRuns strided_runs(const StridedView& view, int64_t item_size);
 
+/// All of a dense tensor of these sizes.
+StridedView dense_view(std::span<const int64_t> sizes);
+
 /// Packs the runs of `tensor` into `into`, which has `count * nbytes` bytes.
 void copy_runs(std::span<const std::byte> tensor, const StridedRuns& runs, std::span<std::byte> into);
 
 /// The same from a file in which the tensor begins at `begin`. Reads what the runs cover, and gaps between
-/// them only where these are shorter than a page, which costs less than another system call.
+/// them only where these cost less than another request: shorter than a page, or 256 KiB over a network.
 void read_runs(const io::File& file, uint64_t begin, const StridedRuns& runs, std::span<std::byte> into);
+
+/// Runs of a file, and where they shall go.
+struct RunsToRead {
+  const io::File* file;
+  uint64_t begin;
+  StridedRuns runs;
+  std::span<std::byte> into;
+};
+
+/// `read_runs` of each, together; large amounts with several threads that end before it returns. Tells
+/// Progress.
+void read_runs_parallel(std::span<const RunsToRead> reads);
 
 }  // namespace torch_safetensors::tensors

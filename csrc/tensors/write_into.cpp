@@ -5,8 +5,10 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <map>
 
 #include "format/text.h"
+#include "io/parallel_read.h"
 #include "io/progress.h"
 #include "tensors/byte_range.h"
 #include "tensors/device_load.h"
@@ -68,6 +70,81 @@ class DeviceTargets {
   TransferOptions options_;
   std::vector<Group> groups_;
 };
+
+/// Where the bytes of a target are.
+struct Source {
+  Source(const Checkpoint& file, const Target& target)
+      : file(file.file_of(*target.entry).file()),
+        begin(file.file_of(*target.entry).position(*target.entry)),
+        position(file.position(*target.entry)),
+        dtype(tensor_type(file.source_of(*target.entry), *target.entry).dtype),
+        runs{target.entry->nbytes(), 1, 0, {}, {}} {
+    if (target.part) {
+      runs = strided_runs(*target.part, static_cast<int64_t>(c10::elementSize(dtype)));
+    }
+  }
+
+  uint64_t nbytes() const { return runs.nbytes * runs.count; }
+
+  const io::File& file;
+  uint64_t begin;     ///< Of the tensor, in its file.
+  uint64_t position;  ///< The same in `Checkpoint::bytes()`.
+  c10::ScalarType dtype;
+  StridedRuns runs;
+};
+
+/// What goes from files straight into the memory of tensors.
+class DirectReads {
+ public:
+  DirectReads(const Checkpoint& checkpoint, const TransferOptions& options)
+      : checkpoint_(checkpoint), on_devices_(options) {}
+
+  /// False where torch has to copy it.
+  bool add(const Source& source, const at::Tensor& out) {
+    const bool is_one_range = source.runs.count <= 1;
+    if (!out.is_cpu()) {
+      return is_one_range && on_devices_.add({out, source.position + source.runs.offset});
+    }
+    if (is_one_range) {
+      ranges_[&source.file].push_back({source.begin + source.runs.offset, writable_bytes(out)});
+    } else {
+      runs_.push_back({&source.file, source.begin, source.runs, writable_bytes(out)});
+    }
+    return true;
+  }
+
+  void run() const {
+    for (const auto& [file, ranges] : ranges_) {
+      io::read_ranges(*file, ranges);
+    }
+    read_runs_parallel(runs_);
+    on_devices_.fill(checkpoint_.bytes());
+  }
+
+ private:
+  const Checkpoint& checkpoint_;
+  std::map<const io::File*, std::vector<io::ReadRange>> ranges_;
+  std::vector<RunsToRead> runs_;
+  DeviceTargets on_devices_;
+};
+
+/// The part of a tensor that begins at `offsets` and has the sizes of `out`.
+StridedView part_of(const TensorType& type, const std::vector<int64_t>& offsets, const at::Tensor& out,
+                    const std::string& label) {
+  const at::IntArrayRef sizes(type.sizes);
+  bool fits = offsets.size() == sizes.size() && out.sizes().size() == sizes.size();
+  for (size_t dim = 0; fits && dim < sizes.size(); ++dim) {
+    fits = offsets[dim] >= 0 && offsets[dim] <= sizes[dim] && out.size(dim) <= sizes[dim] - offsets[dim];
+  }
+  TORCH_CHECK_VALUE(fits, label, ": the file holds ", sizes, ", of which no part of ", out.sizes(),
+                    " begins at ", at::IntArrayRef(offsets));
+  StridedView view = dense_view(sizes);
+  for (size_t dim = 0; dim < sizes.size(); ++dim) {
+    view.sizes[dim] = out.size(dim);
+    view.offset += offsets[dim] * view.strides[dim];
+  }
+  return view;
+}
 
 /// Not every pair of dtypes converts (F4 to float does not): try it on one element.
 void check_conversion(c10::ScalarType from, const at::Tensor& out, const std::string& label) {
@@ -131,55 +208,64 @@ void check_writable(const at::Tensor& out, c10::ScalarType from, const std::stri
 
 void write_into(const Checkpoint& file, std::span<const Target> targets, const TransferOptions& options) {
   const std::vector<bool> shared = overlapping(targets);
-  std::vector<const format::TensorEntry*> entries;
-  std::vector<std::span<std::byte>> destinations;
-  DeviceTargets on_devices(options);
-  std::vector<Target> copied;
+  DirectReads reads(file, options);
+  std::vector<const Target*> copied;
   uint64_t nbytes = 0;
   for (size_t i = 0; i < targets.size(); ++i) {
-    const auto& [entry, out] = targets[i];
-    nbytes += entry->nbytes();
-    const bool is_own = !shared[i] && is_direct(out, tensor_type(file.source_of(*entry), *entry).dtype);
-    if (is_own && out.is_cpu()) {
-      entries.push_back(entry);
-      destinations.push_back(writable_bytes(out));
-    } else if (!is_own || !on_devices.add({out, file.position(*entry)})) {
-      copied.push_back(targets[i]);
-      continue;
+    const Source source(file, targets[i]);
+    nbytes += source.nbytes();
+    const at::Tensor& out = targets[i].out;
+    if (!shared[i] && is_direct(out, source.dtype) && reads.add(source, out)) {
+      out.unsafeGetTensorImpl()->bump_version();
+    } else {
+      copied.push_back(&targets[i]);
     }
-    out.unsafeGetTensorImpl()->bump_version();
   }
   io::Progress progress(nbytes);
-  file.read_into(entries, destinations);
-  on_devices.fill(file.bytes());
-  for (const auto& [entry, out] : copied) {
-    out.copy_(file.read(*entry, at::kCPU).view(out.sizes()));
+  reads.run();
+  for (const Target* target : copied) {
+    const auto& [entry, out, part] = *target;
+    const OpenFile& holder = file.file_of(*entry);
+    out.copy_(part ? holder.read_view(*entry, *part, at::kCPU)
+                   : holder.read(*entry, at::kCPU).view(out.sizes()));
   }
   progress.finish();
 }
 
 void load_into(const Checkpoint& file, const std::vector<std::string>& names,
-               const std::vector<at::Tensor>& outs) {
+               const std::vector<at::Tensor>& outs,
+               const std::optional<std::vector<std::vector<int64_t>>>& offsets) {
   TORCH_CHECK_VALUE(names.size() == outs.size(), "there are ", names.size(), " names for ", outs.size(),
                     " tensors");
+  TORCH_CHECK_VALUE(!offsets || offsets->size() == outs.size(), "there are offsets of ",
+                    offsets ? offsets->size() : 0, " tensors for ", outs.size());
   std::vector<Target> targets;
   for (size_t i = 0; i < names.size(); ++i) {
     const format::TensorEntry& entry = file.entry(names[i]);
     const TensorType type = tensor_type(file.source_of(entry), entry);
     const std::string label = file.source_of(entry) + ": tensor " + format::in_quotes(names[i]);
-    TORCH_CHECK_VALUE(outs[i].scalar_type() == type.dtype && outs[i].sizes() == at::IntArrayRef(type.sizes),
-                      label, ": the file holds ", type.dtype, " ", at::IntArrayRef(type.sizes),
-                      " but the tensor to load into is ", outs[i].scalar_type(), " ", outs[i].sizes());
+    const at::IntArrayRef sizes(type.sizes);
+    TORCH_CHECK_VALUE(outs[i].scalar_type() == type.dtype && (offsets || outs[i].sizes() == sizes), label,
+                      ": the file holds ", type.dtype, " ", sizes, " but the tensor to load into is ",
+                      outs[i].scalar_type(), " ", outs[i].sizes());
     check_writable(outs[i], type.dtype, label);
     targets.push_back({&entry, outs[i]});
+    if (offsets) {
+      targets.back().part = part_of(type, (*offsets)[i], outs[i], label);
+    }
   }
   write_into(file, targets);
 }
 
 }  // namespace tensors
 
-void load_into(const std::string& filename, std::string_view name, const at::Tensor& out) {
-  tensors::load_into(tensors::Checkpoint(filename, "auto"), {std::string(name)}, {out});
+void load_into(const std::string& filename, std::string_view name, const at::Tensor& out,
+               at::OptionalIntArrayRef offsets) {
+  std::optional<std::vector<std::vector<int64_t>>> all;
+  if (offsets) {
+    all = {offsets->vec()};
+  }
+  tensors::load_into(tensors::Checkpoint(filename, "auto"), {std::string(name)}, {out}, all);
 }
 
 }  // namespace torch_safetensors

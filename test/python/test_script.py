@@ -27,7 +27,7 @@ SCHEMAS = [
     " bool verify=False) -> Tensor",
     "load_tensors(str filename, str[] names, Device device='cpu', *, str backend='auto', str[]? expect=None,"
     " bool exact=False, bool verify=False) -> Tensor[]",
-    "load_into(str filename, str name, Tensor(a!) out) -> ()",
+    "load_into(str filename, str name, Tensor(a!) out, *, int[]? offsets=None) -> ()",
     "prefetch(str filename, str[] names) -> ()",
     "save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, bool fsync=False,"
     " bool checksum=False, int? alignment=None) -> ()",
@@ -43,7 +43,7 @@ METHODS = [
     "get_shape(str name) -> int[]",
     "get_dtype(str name) -> str",
     "get_slice(str name, int dim=0, int? start=None, int? end=None, int step=1) -> Tensor",
-    "load_into(str[] names, Tensor[] tensors) -> NoneType",
+    "load_into(str[] names, Tensor[] tensors, int[][]? offsets=None) -> NoneType",
     "prefetch(str[] names) -> NoneType",
 ]
 

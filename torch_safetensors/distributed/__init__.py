@@ -1,1 +1,9 @@
-"""Loads and saves what is spread over the ranks of ``torch.distributed``."""
+"""Loads and saves what is spread over the ranks of ``torch.distributed``, each rank its own part.
+
+docs/distributed.md shows how, with FSDP2, with tensor parallelism and with ``torch.distributed.checkpoint``.
+"""
+
+from ._load import load_file
+from ._load_model import load_model
+
+__all__ = ["load_file", "load_model"]

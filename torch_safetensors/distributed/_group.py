@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["check_same", "group_of", "lost_ranks", "together"]
+__all__ = ["ElsewhereError", "check_same", "group_of", "lost_ranks", "together", "world"]
 
 T = TypeVar("T")
+
+
+class ElsewhereError(RuntimeError):
+    """What a rank raises where another one's error, which says more, kept it from going on."""
 
 
 def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
@@ -19,18 +23,18 @@ def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
     if mesh.ndim == 1:
         return mesh.get_group()
     if mesh.size() == dist.get_world_size():
-        return _world()
+        return world()
     raise ValueError(
         f"a mesh of {mesh.ndim} dimensions over {mesh.size()} of {dist.get_world_size()} ranks has no process group of "
         "its own: pass process_group"
     )
 
 
-def _world() -> dist.ProcessGroup:
-    world = dist.group.WORLD
-    if world is None:
+def world() -> dist.ProcessGroup:
+    everybody = dist.group.WORLD
+    if everybody is None:
         raise ValueError("torch.distributed is not initialized: call init_process_group() first")
-    return world
+    return everybody
 
 
 @contextlib.contextmanager
@@ -54,16 +58,14 @@ def together(group: dist.ProcessGroup, source: str, doing: str, action: Callable
     own: tuple[T | None, Exception | None]
     try:
         own = action(), None
-    except Exception as error:
-        own = None, error
-    outcomes: list[tuple[T, Exception | None]] = [own] * group.size()  # type: ignore[list-item]
+    except Exception as raised:
+        own = None, raised
+    outcomes: list[Any] = [own] * group.size()
     with lost_ranks(source, doing):
         dist.all_gather_object(outcomes, own, group=group)
-    if own[1] is not None and all(error is None for _, error in outcomes[: group.rank()]):
-        raise own[1]
-    for _, error in outcomes:
-        if error is not None:
-            raise error
+    errors = [error for _, error in outcomes if error is not None]
+    if errors:
+        raise next((error for error in errors if not isinstance(error, ElsewhereError)), errors[0])
     return [result for result, _ in outcomes]
 
 
@@ -79,7 +81,8 @@ def check_same(group: dist.ProcessGroup, source: str, what: str, value: str, exp
     odd = next(rank for rank, other in enumerate(values) if other != values[0])
     first, other = set(lines[0]), set(lines[odd])
     raise ValueError(
-        f"{source}: ranks disagree about {what}: rank 0 has {_some(first - other)}, rank {odd} has {_some(other - first)}"
+        f"{source}: ranks disagree about {what}: rank 0 has {_some(first - other)}, "
+        f"rank {odd} has {_some(other - first)}"
     )
 
 

@@ -71,9 +71,10 @@ TORCH_SAFETENSORS_API std::vector<at::Tensor> load_tensors(const std::string& fi
                                                            bool verify = false);
 
 /// Reads a tensor of a file into `out`, which has its shape and dtype. As `out.copy_` would: the same checks,
-/// and autograd sees the write.
+/// and autograd sees the write. With `offsets`, one for each dimension, it reads the part that begins there
+/// and has the shape of `out`, and no more of the file than that, bar gaps shorter than a page.
 TORCH_SAFETENSORS_API void load_into(const std::string& filename, std::string_view name,
-                                     const at::Tensor& out);
+                                     const at::Tensor& out, at::OptionalIntArrayRef offsets = std::nullopt);
 
 /// Has the system begin to read tensors of a file into memory, and returns: a `load_tensors` or `load_into`
 /// of them that comes after other work need not wait for the disk. What the system reads it may also drop

@@ -1,0 +1,208 @@
+"""Loads checkpoints into DTensors and parallelised models: each rank its own part."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Placement, Replicate
+
+from .._arguments import PathLike, operator_filename
+from .._errors import printable, translate
+from ._boxes import LocalBox, Read, copies, local_box, read_boxes
+from ._cost import Hardware, Work, choose
+from ._group import check_same, group_of, together
+from ._share import Shared, read_shared
+
+__all__ = ["Part", "Placements", "Strategy", "agree", "describe", "load_file", "open_together", "read_parts"]
+
+_log = logging.getLogger("torch_safetensors.distributed")
+
+Strategy: TypeAlias = Literal["auto", "independent", "broadcast"]
+_Of: TypeAlias = "Placement | Sequence[Placement] | None"
+#: By name, or a rule by name; what has none, or None, is replicated.
+Placements: TypeAlias = "Mapping[str, _Of] | Callable[[str], _Of]"
+
+
+class Part(NamedTuple):
+    """What a rank wants of a stored tensor."""
+
+    name: str
+    #: Of the whole tensor, as stored.
+    shape: tuple[int, ...]
+    box: LocalBox
+    out: torch.Tensor
+    #: How many ranks of the group hold the same part.
+    copies: int
+
+
+def load_file(
+    path: PathLike,
+    mesh: DeviceMesh,
+    placements: Placements | None = None,
+    *,
+    strategy: Strategy = "auto",
+    backend: str = "auto",
+    process_group: dist.ProcessGroup | None = None,
+) -> dict[str, DTensor]:
+    """Loads a checkpoint into DTensors, of which each rank reads the bytes of its own shards alone.
+
+    Every rank of the mesh calls it, with the same arguments.
+
+    Args:
+        path: a file, an index, or a directory: see :func:`torch_safetensors.load_file`.
+        mesh: the ranks, and the kind of device that the tensors shall be on.
+        placements: by name, or a function from a name: a placement for each dimension of the mesh, or one for a mesh
+            of one dimension. Tensors without are replicated.
+        strategy: ``"independent"``: each rank reads what it holds. ``"broadcast"``: what several ranks hold is read by
+            one of them and passed on, so that the storage gives every byte once. ``"auto"`` takes what it expects to
+            be quicker and says why in the log ``torch_safetensors.distributed``; the variables that tell it about
+            storage and network are in docs/distributed-costs.md.
+        backend: see :func:`torch_safetensors.load_file`; bytes are read either way, never mapped.
+        process_group: of the ranks of the mesh; needed for a mesh of several dimensions that has not all ranks.
+
+    Returns:
+        By name, in the order of the data in the file.
+
+    Raises:
+        SafetensorError: a malformed file. All ranks raise what one of them met, as for all errors here.
+        ValueError: ranks that disagree, placements that do not fit a tensor or that no file can fill (``Partial``).
+        OSError: what the operating system reports.
+        RuntimeError: another rank was lost.
+    """
+    group = process_group or group_of(mesh)
+    source = printable(path)
+
+    def plan(handle: Any) -> list[tuple[Part, torch.Tensor, tuple[Placement, ...]]]:
+        names: list[str] = handle.keys()
+        rule = _rule(placements, names, source)
+        planned = []
+        for name in names:
+            meta = handle._get_meta(name)
+            places = _for_mesh(rule(name), mesh)
+            box = local_box(name, meta.shape, mesh, places)
+            out = torch.empty(box.shape, dtype=meta.dtype, device=mesh.device_type)
+            planned.append((Part(name, tuple(meta.shape), box, out, copies(group.size(), mesh, places)), meta, places))
+        return planned
+
+    handle, planned = open_together(group, path, backend, plan)
+    texts = [describe(meta, mesh, places) for _, meta, places in planned]
+    agree(group, source, [f"{part.name!r} as {text}" for (part, _, _), text in zip(planned, texts, strict=True)])
+    read_parts(handle, source, [part for part, _, _ in planned], group, strategy)
+    return {
+        part.name: DTensor.from_local(part.out, mesh, places, run_check=False, shape=meta.shape, stride=meta.stride())
+        for part, meta, places in planned
+    }
+
+
+def open_together(
+    group: dist.ProcessGroup, path: PathLike, backend: str, plan: Callable[[Any], Any]
+) -> tuple[Any, Any]:
+    """Opens a checkpoint on every rank, and gives it and what ``plan`` makes of it. All raise what one does."""
+    opened = []
+
+    def open_it() -> None:
+        with translated(path):
+            handle = torch.classes.safetensors.SafeOpen(operator_filename(path), torch.device("cpu"), backend)
+            opened.append((handle, plan(handle)))
+
+    together(group, printable(path), "opening it", open_it)
+    return opened[0]
+
+
+class translated:  # noqa: N801 (used as a function)
+    """Turns what operators raise about a checkpoint into what callers of the package expect."""
+
+    def __init__(self, path: PathLike) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, RuntimeError):
+            other = translate(error, self._path)
+            if other is not error:
+                raise other from None
+
+
+def agree(group: dist.ProcessGroup, source: str, lines: list[str]) -> None:
+    """Raises ValueError on all ranks unless all pass the same lines, one for a tensor."""
+    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+    check_same(group, source, "its tensors", digest, lambda: lines)
+
+
+def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.ProcessGroup, strategy: Strategy) -> None:
+    """Reads what each rank wants of the same tensors, which are in the same order on all. Collective."""
+    if strategy not in ("auto", "independent", "broadcast"):
+        raise ValueError(f"strategy {strategy!r} is not one of 'auto', 'independent', 'broadcast'")
+    own = sum(_nbytes(part.box.shape, part) for part in parts)
+    owns = together(group, source, "planning", lambda: own)
+    work = _work(parts, owns)
+    if strategy == "auto":
+        choice = choose(work, Hardware.from_environment())
+        strategy = choice.strategy
+        if group.rank() == 0:
+            _log.info("%s: %s", source, choice.reason)
+    shared = [part for part in parts if strategy == "broadcast" and part.copies > 1]
+    alone = [part for part in parts if strategy != "broadcast" or part.copies <= 1]
+
+    def read() -> None:
+        read_boxes(handle, [Read(part.name, part.box.offsets, part.out) for part in alone])
+        read_shared(
+            handle,
+            source,
+            [Shared(p.name, p.shape, handle._get_meta(p.name).dtype, p.box, p.out) for p in shared],
+            group,
+        )
+
+    with translated(source):
+        together(group, source, "reading", read)
+
+
+def _work(parts: Sequence[Part], owns: list[int]) -> Work:
+    unique = sum(_nbytes(part.shape, part) for part in parts)
+    shared = sum(_nbytes(part.shape, part) for part in parts if part.copies > 1)
+    return Work(
+        ranks=len(owns),
+        own=sum(owns),
+        unique=unique,
+        shared=shared,
+        largest=max(owns),
+        requests=max(len(parts), 1),
+        tensors=len(parts),
+    )
+
+
+def _nbytes(shape: Iterable[int], part: Part) -> int:
+    return math.prod(shape) * part.out.dtype.itemsize
+
+
+def _rule(placements: Placements | None, names: list[str], source: str) -> Callable[[str], _Of]:
+    if placements is None:
+        return lambda _name: None
+    if callable(placements):
+        return placements
+    unknown = sorted(set(placements) - set(names))
+    if unknown:
+        raise ValueError(f"{source}: placements of tensors that it does not hold: {', '.join(map(repr, unknown[:10]))}")
+    return placements.get
+
+
+def _for_mesh(places: _Of, mesh: DeviceMesh) -> tuple[Placement, ...]:
+    if places is None:
+        return (Replicate(),) * mesh.ndim
+    return (places,) if isinstance(places, Placement) else tuple(places)
+
+
+def describe(tensor: torch.Tensor, mesh: DeviceMesh, places: Sequence[Placement]) -> str:
+    names = "" if mesh.mesh_dim_names is None else f" {mesh.mesh_dim_names}"
+    listed = ", ".join(map(str, places))
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return f"{dtype}{list(tensor.shape)} on {mesh.device_type} mesh {list(mesh.shape)}{names} placed ({listed})"

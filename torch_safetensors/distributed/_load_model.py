@@ -1,0 +1,145 @@
+"""Loads checkpoints into models that are spread over ranks, straight into what each rank holds of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from .._arguments import PathLike
+from .._errors import printable
+from .._models import check_or_load, has_own_loading, memory_of
+from ._boxes import LocalBox, as_dtensor, copies, local_part
+from ._group import world
+from ._load import Part, Strategy, agree, describe, open_together, read_parts
+
+__all__ = ["load_model"]
+
+_ops = torch.ops.safetensors
+
+
+def load_model(
+    model: torch.nn.Module,
+    path: PathLike,
+    strict: bool = True,
+    *,
+    strategy: Strategy = "auto",
+    backend: str = "auto",
+    process_group: dist.ProcessGroup | None = None,
+) -> tuple[list[str], list[str]]:
+    """Loads a checkpoint into a model that ``fully_shard``, ``parallelize_module`` or both have spread over ranks.
+
+    Each rank reads the bytes of its own shards, straight into them; parameters and buffers that are plain tensors are
+    read whole on every rank. Names and shapes are checked on all ranks before anything is written. Every rank of the
+    process group calls it, with the same model.
+
+    Args:
+        model: its parameters are DTensors, plain tensors, or some of each, and have memory: one built on ``meta`` is
+            moved with ``model.to_empty(device=...)`` first.
+        path: a file, an index, or a directory: see :func:`torch_safetensors.load_file`.
+        strict: False forgives names that are missing or unexpected, never shapes.
+        strategy: see :func:`load_file`.
+        backend: see :func:`load_file`.
+        process_group: of the ranks that hold the model; by default all.
+
+    Returns:
+        The names that the file does not hold, and those that the model does not have; both sorted.
+
+    Raises:
+        SafetensorError: names or shapes that do not fit (the text is that of ``load_state_dict``), a malformed file.
+            All ranks raise what one of them met, as for all errors here.
+        ValueError: ranks that disagree about the model, a tensor on ``meta``, a dtype that does not convert, or a
+            module that overrides loading or has hooks for it: give its ``load_state_dict`` what :func:`load_file`
+            returns.
+        OSError: what the operating system reports.
+        RuntimeError: another rank was lost. The model then holds some of the new values.
+    """
+    group = process_group or world()
+    source = printable(path)
+    state: Mapping[str, torch.Tensor] = model.state_dict()
+
+    def plan(handle: Any) -> tuple[tuple[list[str], list[str]], list[Part]]:
+        _check_model(model, state, source)
+        names = check_or_load(_ops._check_model, model, _stand_ins(state), path, strict)
+        parts = list(_parts(handle, state, names[1], group.size()))
+        for part in parts:
+            _check_writable(handle, part, source)
+        return names, parts
+
+    names: tuple[list[str], list[str]]
+    handle, (names, parts) = open_together(group, path, backend, plan)
+    agree(group, source, [f"{part.name!r} as {_describe(state[part.name])}" for part in parts])
+    read_parts(handle, source, parts, group, strategy)
+    return names
+
+
+def _check_model(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    if own := has_own_loading(model):
+        raise ValueError(
+            f"{source}: {own} has a say in loading, which reading into shards would pass over; call load_state_dict "
+            "with what torch_safetensors.distributed.load_file returns"
+        )
+    for name, tensor in state.items():
+        if tensor.is_meta:
+            raise ValueError(
+                f"{source}: tensor {name!r}: is on the meta device and has no memory to load into; move the model with "
+                "to_empty() first"
+            )
+
+
+def _stand_ins(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors without memory that have the shapes of the whole ones, and are one where those are."""
+    by_memory: dict[tuple[object, ...], torch.Tensor] = {}
+    return {
+        name: by_memory.setdefault(
+            (*_memory_of(tensor), tensor.shape), torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        )
+        for name, tensor in state.items()
+    }
+
+
+def _memory_of(tensor: torch.Tensor) -> tuple[object, ...]:
+    return memory_of(tensor if (spread := as_dtensor(tensor)) is None else spread.to_local())
+
+
+def _parts(handle: Any, state: Mapping[str, torch.Tensor], unexpected: list[str], ranks: int) -> Iterator[Part]:
+    """What is read, in the order of the file; of names of one tensor, that which comes first."""
+    filled = set()
+    unused = set(unexpected)
+    names: list[str] = handle.keys()
+    for name in names:
+        if name not in state or name in unused:
+            continue
+        tensor = state[name]
+        memory = (*_memory_of(tensor), tensor.shape)
+        if memory in filled:
+            continue
+        filled.add(memory)
+        box, out = local_part(name, tensor)
+        shape = tuple(handle._get_meta(name).shape)
+        if len(shape) != tensor.dim():  # a scalar, which old files hold as one element
+            box, out = LocalBox((0,) * len(shape), shape), out.view(shape)
+        yield Part(name, shape, box, out, _copies(tensor, ranks))
+
+
+def _copies(tensor: torch.Tensor, ranks: int) -> int:
+    if (spread := as_dtensor(tensor)) is not None:
+        return copies(ranks, spread.device_mesh, spread.placements)
+    return ranks
+
+
+def _check_writable(handle: Any, part: Part, source: str) -> None:
+    dtype = handle._get_meta(part.name).dtype
+    if dtype.is_complex and not part.out.dtype.is_complex:
+        raise ValueError(
+            f"{source}: tensor {part.name!r}: the file holds {dtype}, which would lose its imaginary part as "
+            f"{part.out.dtype}"
+        )
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    if (spread := as_dtensor(tensor)) is not None:
+        return describe(tensor, spread.device_mesh, spread.placements)
+    return f"{tensor.dtype} {list(tensor.shape)} on every rank"
