@@ -10,6 +10,7 @@
 #include "tensors/python_checkpoint.h"
 #include "tensors/python_load.h"
 #include "tensors/python_progress.h"
+#include "tensors/python_ranges.h"
 #include "tensors/python_save.h"
 #include "tensors/python_writer.h"
 #include "tensors/replace_tensor.h"
@@ -224,6 +225,18 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
                        bool>())
       .def("size", &tensors::PythonSave::size)
       .def("write_to", &tensors::PythonSave::write_to);
+  m.class_<tensors::PythonRangeFile>("_RangeFile")
+      .def(torch::init<std::string, std::string, std::vector<int64_t>, tensors::WrappedTensors,
+                       std::optional<Metadata>, bool, int64_t>())
+      .def("temporary", &tensors::PythonRangeFile::temporary)
+      .def("commit", &tensors::PythonRangeFile::commit)
+      .def("abort", &tensors::PythonRangeFile::abort);
+  define(m,
+         touches_files("_write_ranges(str temporary, str filename, str names, int[] name_sizes, "
+                       "Tensor[][] parts, int[][] offsets, bool fsync) -> ()"),
+         TORCH_FN(tensors::write_ranges_for_python));
+  define(m, touches_files("_check_parts(str names, int[] name_sizes, Tensor[][] parts, bool overlap) -> ()"),
+         TORCH_FN(tensors::check_parts_for_python));
   m.class_<tensors::PythonWriter>("_Writer")
       .def(torch::init<std::string, std::string, std::vector<int64_t>, tensors::WrappedTensors,
                        std::optional<Metadata>, bool, bool, int64_t>())

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from ._arguments import operator_filename
 from ._buffers import as_tensor
 from ._errors import translate
 
-__all__ = ["Index", "locked", "replace_by_shards", "replace_by_single"]
+__all__ = ["Index", "Replacement", "locked"]
 
 _ops = torch.ops.safetensors
 
@@ -28,7 +28,6 @@ _INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"model(?:\.\d+)?-\d{5}-of-\d{5}\.safetensors")
 
 Shards = list[list[str]]
-Save = Callable[[Path, list[str]], None]
 
 
 class Index:
@@ -52,41 +51,50 @@ class Index:
             warnings.warn(warning, stacklevel=2)
 
 
-def replace_by_single(folder: Path, save: Callable[[Path], None]) -> None:
-    """Writes a checkpoint of one file in place of what is there."""
-    before = _files_of_checkpoint(folder)
-    save(folder / _SINGLE)
-    # Who looks for a checkpoint takes this file, whether there is an index or not: it may go first.
-    _remove(folder, [_INDEX, *(before - {_SINGLE, _INDEX})])
-    _remove_dead(folder)
+class Replacement:
+    """The files of a new checkpoint, of one file or of several and an index, in place of what is there.
 
-
-def replace_by_shards(folder: Path, shards: Shards, save: Save, index: Index) -> None:
-    """Writes a checkpoint of several files in place of what is there.
-
-    No name is used that the checkpoint before may need. The index makes the new one valid; or, where one file was the
-    checkpoint, the end of that file.
+    Nothing of the checkpoint before is touched until :meth:`finish`, and no name is used that it may need: the index
+    makes a new one of several files valid; or, where one file was the checkpoint, the end of that file.
     """
-    before = _files_of_checkpoint(folder)
-    plain = _shard_names("model", len(shards))
-    files = plain
-    for number in itertools.count(1):
-        if before.isdisjoint(files):
-            break
-        files = _shard_names(f"model.{number}", len(shards))
-    written: list[str] = []
-    try:
-        for file, shard in zip(files, shards, strict=True):
-            written.append(file)
-            save(folder / file, shard)
-        index.write(folder, shards, files)
-    except BaseException:
-        _remove(folder, written)
-        raise
-    _remove(folder, [_SINGLE, *(before - {_SINGLE, _INDEX})])
-    _remove_dead(folder)
-    if files != plain:
-        _rename(folder, shards, files, plain, index)
+
+    def __init__(self, folder: Path, shards: Shards, index: Index) -> None:
+        self._folder = folder
+        self._shards = shards
+        self._index = index
+        self._before = _files_of_checkpoint(folder)
+        self._is_single = len(shards) == 1
+        self._plain = [_SINGLE] if self._is_single else _shard_names("model", len(shards))
+        #: Where the shards have to be written, each at once, before :meth:`finish`.
+        self.files = self._plain
+        for number in itertools.count(1):
+            if self._is_single or self._before.isdisjoint(self.files):
+                break
+            self.files = _shard_names(f"model.{number}", len(shards))
+
+    def finish(self) -> None:
+        """Makes the new files the checkpoint, and removes those of the one before."""
+        if self._is_single:
+            # Who looks for a checkpoint takes this file, whether there is an index or not: it may go first.
+            self._clear([_INDEX, *(self._before - {_SINGLE, _INDEX})])
+            return
+        try:
+            self._index.write(self._folder, self._shards, self.files)
+        except BaseException:
+            self.abort()
+            raise
+        self._clear([_SINGLE, *(self._before - {_SINGLE, _INDEX})])
+        if self.files != self._plain:
+            _rename(self._folder, self._shards, self.files, self._plain, self._index)
+
+    def abort(self) -> None:
+        """Removes what was written; a single file is there whole, or as it was before."""
+        if not self._is_single:
+            _remove(self._folder, self.files)
+
+    def _clear(self, files: Iterable[str]) -> None:
+        _remove(self._folder, files)
+        _remove_dead(self._folder)
 
 
 def _rename(folder: Path, shards: Shards, files: list[str], plain: list[str], index: Index) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from ._arguments import PathLike, operator_metadata, operator_tensors
-from ._checkpoint_files import Index, locked, replace_by_shards, replace_by_single
+from ._checkpoint_files import Index, Replacement, locked
 from ._files import save_file
 from ._models import check_extra_state, save_state
 from ._progress import Progress, Total, bar_or_callable, reporting
 
-__all__ = ["save_sharded"]
+__all__ = ["parse_size", "save_sharded", "split"]
 
 _ops = torch.ops.safetensors
 
@@ -63,13 +63,13 @@ def save_sharded(
         ValueError: a size that is none, and what :func:`save_file` or :func:`save_model` refuse.
         TypeError, RuntimeError, NotImplementedError: as those.
     """
-    limit = _parse_size(max_shard_size)
+    limit = parse_size(max_shard_size)
     texts = {"format": "pt", **(operator_metadata(metadata) or {})}
     if isinstance(tensors_or_model, torch.nn.Module):
         content = _of_model(tensors_or_model, texts)
     else:
         content = _of_dict(tensors_or_model, texts)
-    shards = _split(content.tensors, limit)
+    shards = split(content.tensors, limit)
     folder = Path(os.fsdecode(directory))
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -81,10 +81,14 @@ def save_sharded(
             part = {name: content.tensors[name] for name in shard}
             content.save(part, path, fsync, checksum, alignment, None if total is None else _of_data(part, total))
 
-        if len(shards) == 1:
-            replace_by_single(folder, lambda path: save(path, shards[0]))
-        else:
-            replace_by_shards(folder, shards, save, Index(texts, total_size, fsync))
+        new = Replacement(folder, shards, Index(texts, total_size, fsync))
+        try:
+            for file, shard in zip(new.files, shards, strict=True):
+                save(folder / file, shard)
+        except BaseException:
+            new.abort()
+            raise
+        new.finish()
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def _of_dict(tensors: Mapping[str, torch.Tensor], texts: dict[str, str]) -> _Con
     return _Content(dict(tensors), texts, None)
 
 
-def _parse_size(size: int | str) -> int:
+def parse_size(size: int | str) -> int:
     """Bytes. Powers of 1000 for ``"5GB"``, as in Hugging Face libraries; of 1024 for ``"5GiB"``."""
     if isinstance(size, int) and not isinstance(size, bool):
         nbytes = size
@@ -153,7 +157,7 @@ def _parse_size(size: int | str) -> int:
     return nbytes
 
 
-def _split(tensors: Mapping[str, torch.Tensor], limit: int) -> list[list[str]]:
+def split(tensors: Mapping[str, torch.Tensor], limit: int) -> list[list[str]]:
     """Names by file, as huggingface_hub splits them: what does not fit at all does not end the file begun."""
     shards: list[list[str]] = []
     shard: list[str] = []

@@ -13,6 +13,7 @@
 #include "io/disk_flush.h"
 #include "io/os_error.h"
 #include "io/overwrite.h"
+#include "io/remote_file_system.h"
 #include "io/vectored_io.h"
 
 namespace torch_safetensors::io {
@@ -56,6 +57,19 @@ void AtomicFile::reserve([[maybe_unused]] uint64_t size) {
     throw_os_error(errno, path_);
   }
 #endif
+}
+
+void AtomicFile::extend(uint64_t size) {
+  reserve(size);
+  if (::ftruncate(temporary_.descriptor(), static_cast<off_t>(size)) != 0) {
+    throw_os_error(errno, path_);
+  }
+}
+
+void AtomicFile::publish_to_hosts() {
+  if (is_on_remote_file_system(temporary_.descriptor())) {
+    flush_file(temporary_.descriptor(), path_);
+  }
 }
 
 void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {

@@ -55,6 +55,16 @@ class AtomicFile {
   /// are too many (ENOSPC, EDQUOT, EFBIG).
   void reserve(uint64_t size);
 
+  /// Gives the file its size, which reads as zeros, and sets the space aside as `reserve` does. Throws as
+  /// that.
+  void extend(uint64_t size);
+
+  /// Has what was written reach the disk, or the server where there is one: other hosts see it then.
+  void publish_to_hosts();
+
+  /// Where others who open the file to write to it (OpenRanges) find it until it is committed.
+  const std::string& temporary_path() const { return temporary_.path(); }
+
   /// Writes bytes to their place in the file. Throws as `write`. Safe to call from several threads.
   void write_at(uint64_t offset, std::span<const std::byte> bytes);
 

@@ -35,4 +35,13 @@ std::optional<std::string> decode_filename(const std::string& filename) {
   return decode_hex(std::string_view(filename).substr(1));
 }
 
+std::string encode_filename(const std::string& path) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string filename(1, '\0');
+  for (const unsigned char byte : path) {
+    filename += {kDigits[byte >> 4], kDigits[byte & 15]};
+  }
+  return filename;
+}
+
 }  // namespace torch_safetensors::shared

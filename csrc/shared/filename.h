@@ -10,4 +10,7 @@ namespace torch_safetensors::shared {
 /// Nothing for any other name with a NUL in it.
 std::optional<std::string> decode_filename(const std::string& filename);
 
+/// A path, as an operator takes it, that `decode_filename` gives back; in the second form, which fits any.
+std::string encode_filename(const std::string& path);
+
 }  // namespace torch_safetensors::shared

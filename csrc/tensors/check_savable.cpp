@@ -96,14 +96,18 @@ void check_dtype(const NamedTensor& named) {
                     "; convert it first");
 }
 
-void check_savable(std::span<const NamedTensor> tensors, Overlap overlap) {
-  for (const NamedTensor& named : tensors) {
+void check_parts_savable(std::span<const NamedTensor> parts, Overlap overlap) {
+  for (const NamedTensor& named : parts) {
     check_layout(named);
     check_dtype(named);
   }
   if (overlap == Overlap::kRefused) {
-    check_no_overlap(tensors);
+    check_no_overlap(parts);
   }
+}
+
+void check_savable(std::span<const NamedTensor> tensors, Overlap overlap) {
+  check_parts_savable(tensors, overlap);
   for (const NamedTensor& named : tensors) {
     check_contiguous(named);
   }

@@ -18,7 +18,10 @@ enum class Overlap {
 /// Error (RuntimeError in Python) for shared memory.
 void check_savable(std::span<const NamedTensor> tensors, Overlap overlap);
 
-/// The same, packed where it is not contiguous, and checked to be savable by itself.
+/// The same for parts of tensors, which are packed where they are not contiguous.
+void check_parts_savable(std::span<const NamedTensor> parts, Overlap overlap);
+
+/// One tensor, packed where it is not contiguous, and checked to be savable by itself.
 NamedTensor packed(NamedTensor named);
 
 /// The part of it that concerns one tensor's dtype.

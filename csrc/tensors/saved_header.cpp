@@ -1,7 +1,10 @@
 #include "tensors/saved_header.h"
 
+#include <ATen/Functions.h>
 #include <c10/util/Exception.h>
 
+#include "format/text.h"
+#include "tensors/check_savable.h"
 #include "tensors/checksums.h"
 #include "tensors/scalar_type.h"
 #include "torch_safetensors/errors.h"
@@ -21,6 +24,19 @@ Specs::Specs(std::span<const NamedTensor> tensors) {
     }
     specs_.push_back({name, dtype, shape});
   }
+}
+
+std::vector<NamedTensor> on_meta(std::span<const NamedTensor> spec) {
+  std::vector<NamedTensor> result;
+  result.reserve(spec.size());
+  for (const NamedTensor& named : spec) {
+    const auto& [name, tensor] = named;
+    TORCH_CHECK_VALUE(tensor.defined() && tensor.layout() == at::kStrided, "tensor ", format::in_quotes(name),
+                      ": is not dense, and the format holds dense tensors; call .to_dense() first");
+    check_dtype(named);
+    result.push_back({name, at::empty(tensor.sizes(), at::device(at::kMeta).dtype(tensor.dtype()))});
+  }
+  return result;
 }
 
 format::SerializedHeader make_header(std::span<const format::TensorSpec> specs,

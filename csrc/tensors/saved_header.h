@@ -24,6 +24,10 @@ class Specs {
   std::vector<format::TensorSpec> specs_;
 };
 
+/// What a spec says, without the memory it may lie in. Throws ValueError (c10) for what is not dense, or of a
+/// dtype that the format does not have.
+std::vector<NamedTensor> on_meta(std::span<const NamedTensor> spec);
+
 /// The header of a file with these tensors; `checksums` has one for each, or none. Throws ValueError (c10)
 /// for what a file cannot hold.
 format::SerializedHeader make_header(std::span<const format::TensorSpec> specs,

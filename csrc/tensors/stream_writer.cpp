@@ -1,6 +1,5 @@
 #include "tensors/stream_writer.h"
 
-#include <ATen/Functions.h>
 #include <unistd.h>
 
 #include <mutex>
@@ -19,20 +18,6 @@ namespace {
 
 /// So many missing names are listed.
 constexpr size_t kListed = 10;
-
-/// What a spec says, without the memory it may lie in.
-std::vector<NamedTensor> on_meta(const std::vector<NamedTensor>& spec) {
-  std::vector<NamedTensor> result;
-  result.reserve(spec.size());
-  for (const NamedTensor& named : spec) {
-    const auto& [name, tensor] = named;
-    TORCH_CHECK_VALUE(tensor.defined() && tensor.layout() == at::kStrided, "tensor ", format::in_quotes(name),
-                      ": is not dense, and the format holds dense tensors; call .to_dense() first");
-    check_dtype(named);
-    result.push_back({name, at::empty(tensor.sizes(), at::device(at::kMeta).dtype(tensor.dtype()))});
-  }
-  return result;
-}
 
 }  // namespace
 

@@ -202,4 +202,21 @@ void read_runs_parallel(std::span<const RunsToRead> reads) {
   });
 }
 
+void write_runs(const io::OpenRanges& file, uint64_t begin, const StridedRuns& runs, uint64_t done,
+                std::span<const std::byte> part) {
+  if (part.empty()) {
+    return;
+  }
+  // By one thread: local file systems let one write at a time into a file.
+  size_t skip = done % runs.nbytes;
+  const size_t first = done / runs.nbytes;
+  const size_t end = (done + part.size() + runs.nbytes - 1) / runs.nbytes;
+  for_each_run(runs, first, end, [&](uint64_t offset) {
+    const size_t size = std::min(runs.nbytes - skip, part.size());
+    file.write_at(begin + offset + skip, part.first(size));
+    part = part.subspan(size);
+    skip = 0;
+  });
+}
+
 }  // namespace torch_safetensors::tensors

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "io/file.h"
+#include "io/open_ranges.h"
 
 namespace torch_safetensors::tensors {
 
@@ -48,5 +49,10 @@ struct RunsToRead {
 /// `read_runs` of each, together; large amounts with several threads that end before it returns. Tells
 /// Progress.
 void read_runs_parallel(std::span<const RunsToRead> reads);
+
+/// Writes `part` of the packed runs, which follows `done` bytes of them, to a file in which the tensor begins
+/// at `begin`. Never touches what lies between the runs.
+void write_runs(const io::OpenRanges& file, uint64_t begin, const StridedRuns& runs, uint64_t done,
+                std::span<const std::byte> part);
 
 }  // namespace torch_safetensors::tensors

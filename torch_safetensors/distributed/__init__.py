@@ -5,5 +5,6 @@ docs/distributed.md shows how, with FSDP2, with tensor parallelism and with ``to
 
 from ._load import load_file
 from ._load_model import load_model
+from ._save import save_file, save_model
 
-__all__ = ["load_file", "load_model"]
+__all__ = ["load_file", "load_model", "save_file", "save_model"]

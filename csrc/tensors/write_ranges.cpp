@@ -1,0 +1,82 @@
+#include "tensors/write_ranges.h"
+
+#include <c10/util/Exception.h>
+
+#include "format/text.h"
+#include "io/open_ranges.h"
+#include "tensors/check_savable.h"
+#include "tensors/device_save.h"
+#include "tensors/filename.h"
+#include "tensors/open_file.h"
+#include "tensors/source.h"
+
+namespace torch_safetensors::tensors {
+namespace {
+
+/// Where a part lies in its file.
+struct Place {
+  uint64_t begin;  // of the tensor
+  StridedRuns runs;
+};
+
+bool is_within(const Box& box, at::IntArrayRef shape) {
+  const at::IntArrayRef sizes = box.part.tensor.sizes();
+  if (sizes.size() != shape.size() || box.offsets.size() != shape.size()) {
+    return false;
+  }
+  for (size_t dim = 0; dim < shape.size(); ++dim) {
+    // Without a sum, which may overflow.
+    if (box.offsets[dim] < 0 || sizes[dim] > shape[dim] || box.offsets[dim] > shape[dim] - sizes[dim]) {
+      return false;
+    }
+  }
+  return true;
+}
+
+Place place_of(const OpenFile& file, const std::string& source, const Box& box) {
+  const auto& [name, tensor] = box.part;
+  const std::string label = source + ": tensor " + format::in_quotes(name);
+  const format::TensorEntry& entry = find_entry(source, file.header(), name);
+  const TensorType type = tensor_type(source, entry);
+  const at::IntArrayRef shape(type.sizes);
+  TORCH_CHECK_VALUE(tensor.scalar_type() == type.dtype, label, ": the file holds ", type.dtype,
+                    " but the part to be written is ", tensor.scalar_type());
+  TORCH_CHECK_VALUE(is_within(box, shape), label, ": a part of shape ", tensor.sizes(), " at ",
+                    at::IntArrayRef(box.offsets), " does not lie within shape ", shape);
+  StridedView view = dense_view(shape);
+  view.sizes = tensor.sizes().vec();
+  for (size_t dim = 0; dim < shape.size() && tensor.numel() > 0; ++dim) {
+    view.offset += box.offsets[dim] * view.strides[dim];
+  }
+  return {file.position(entry), strided_runs(view, static_cast<int64_t>(tensor.element_size()))};
+}
+
+void write(const io::OpenRanges& file, const Place& place, const NamedTensor& part) {
+  uint64_t done = 0;
+  emit_bytes(packed(part).tensor, [&](std::span<const std::byte> piece) {
+    write_runs(file, place.begin, place.runs, done, piece);
+    done += piece.size();
+  });
+}
+
+}  // namespace
+
+void write_ranges(const std::string& temporary, const std::string& filename, std::span<const Box> boxes,
+                  bool fsync) {
+  const std::string path = decode_filename(filename);
+  const std::string source = format::printable(path);
+  const OpenFile header(temporary, "pread");
+  std::vector<Place> places;
+  places.reserve(boxes.size());
+  for (const Box& box : boxes) {
+    check_parts_savable({&box.part, 1}, Overlap::kWrittenTwice);
+    places.push_back(place_of(header, source, box));
+  }
+  const io::OpenRanges file(decode_filename(temporary), path);
+  for (size_t i = 0; i < boxes.size(); ++i) {
+    write(file, places[i], boxes[i].part);
+  }
+  file.finish(fsync);
+}
+
+}  // namespace torch_safetensors::tensors

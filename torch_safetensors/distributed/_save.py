@@ -1,0 +1,168 @@
+"""Saves what is spread over ranks, each of which writes what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from .._arguments import PathLike, operator_filename
+from .._errors import printable, translate
+from ._content import Content, of_dict, of_model
+from ._deal import Box, Work, deal, holders_of, is_tiled
+from ._group import check_same, together, world
+from ._new_files import NewFiles
+
+__all__ = ["save_file", "save_model"]
+
+_ops = torch.ops.safetensors
+
+
+def save_file(
+    tensors: Mapping[str, torch.Tensor],
+    path: PathLike,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    max_shard_size: int | str | None = None,
+    fsync: bool = False,
+    process_group: dist.ProcessGroup | None = None,
+) -> None:
+    """Saves a dict of DTensors and plain tensors, without gathering them on any rank.
+
+    All ranks of the group call it, with tensors of the same names. Each writes the parts it holds to their places in
+    one file, which is byte for byte what :func:`torch_safetensors.save_file` would make of the whole tensors; what
+    several ranks hold is dealt out among them. The path has to lead all of them to the same file system.
+
+    Whatever fails on any rank, all raise the same error, and an existing file stays as it was. Where a rank dies the
+    others raise RuntimeError when the process group notices, at the latest after its timeout, which has to be longer
+    than the slowest rank writes.
+
+    Args:
+        tensors: DTensors of any placements but partial sums; plain tensors, equal on all ranks, any of which writes
+            its own. A copy is made of a part that is not contiguous.
+        path: of the file; with ``max_shard_size`` of a directory.
+        metadata: text to go with them.
+        max_shard_size: None for one file; or as for :func:`torch_safetensors.save_sharded`, whose files and index
+            result, with the same promises.
+        fsync: also make it durable before it appears under its name.
+        process_group: the ranks that take part, all those of the tensors' meshes; None for all ranks.
+
+    Raises:
+        ValueError: ranks that disagree about what to save or where, partial sums, what
+            :func:`torch_safetensors.save_file` refuses.
+        OSError: what the operating system reports on any rank.
+        RuntimeError: tensors that share memory, or a rank that was lost.
+    """
+    _save(lambda: of_dict(tensors, metadata, max_shard_size), path, fsync, process_group)
+
+
+def save_model(
+    model: torch.nn.Module,
+    path: PathLike,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    max_shard_size: int | str | None = None,
+    fsync: bool = False,
+    process_group: dist.ProcessGroup | None = None,
+) -> None:
+    """Saves a module that FSDP2's ``fully_shard``, ``parallelize_module`` or both have spread over ranks.
+
+    As :func:`save_file` of its parameters and persistent buffers, without gathering them; the result is byte for byte
+    what :func:`torch_safetensors.save_model` would make of the whole model, ties included.
+
+    Args:
+        model: any module whose ``state_dict()`` has DTensors and plain tensors.
+        path: see :func:`save_file`.
+        metadata: see :func:`save_file`.
+        max_shard_size: see :func:`save_file`.
+        fsync: see :func:`save_file`.
+        process_group: see :func:`save_file`.
+
+    Raises:
+        ValueError: extra state that is not a tensor, and what :func:`save_file` raises.
+        OSError, RuntimeError: as :func:`save_file`.
+    """
+    _save(lambda: of_model(model, metadata, max_shard_size), path, fsync, process_group)
+
+
+def _save(prepare: Callable[[], Content], path: PathLike, fsync: bool, process_group: dist.ProcessGroup | None) -> None:
+    group = process_group or world()
+    source = printable(path) if isinstance(path, (str, os.PathLike)) else repr(path)
+    content, work = _agree(prepare, path, source, fsync, group)
+    files: NewFiles | None = None
+
+    def begin() -> list[tuple[str, str]]:
+        nonlocal files
+        if group.rank() != 0:
+            return []
+        files = NewFiles(path, content.files(), content.texts if content.limit is not None else None, fsync)
+        return files.places
+
+    try:
+        places = together(group, source, "making the file", begin)[0]
+        together(group, source, "writing", lambda: _write(content, work, places, path, fsync))
+        said = together(group, source, "finishing the file", lambda: files.commit() if files else [])
+    finally:
+        if files is not None:
+            files.abort()
+    for warning in said[group.rank()]:
+        warnings.warn(warning, stacklevel=3)
+
+
+def _agree(
+    prepare: Callable[[], Content], path: PathLike, source: str, fsync: bool, group: dist.ProcessGroup
+) -> tuple[Content, Work]:
+    """What is saved, in the order of the first rank, and which parts of it this rank writes."""
+    prepared: list[Content] = []
+    together(group, source, "preparing", lambda: prepared.append(_checked(prepare, path)))
+    content = prepared[0]
+    lines = [*content.lines(), f"path {os.fsdecode(Path(os.fsdecode(path)).absolute())!r}", f"fsync {bool(fsync)}"]
+    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+    check_same(group, source, "what to save", digest, lambda: lines)
+
+    names = list(content.types) if group.rank() == 0 else []
+    boxes = [content.parts[name].box for name in sorted(content.types)]
+    told = together(group, source, "comparing parts", lambda: (names, content.ties, boxes))
+    ties = {name: kept for _, of_rank, _ in told for name, kept in of_rank.items()}
+    held = dict(zip(sorted(content.types), holders_of([of_rank for *_, of_rank in told]), strict=True))
+    content = content.in_order(told[0][0], ties)
+    _check_whole(content, held, source, group.size())
+    types = content.types
+    return content, deal(list(types.values()), [held[name] for name in types], group.size())[group.rank()]
+
+
+def _checked(prepare: Callable[[], Content], path: PathLike) -> Content:
+    operator_filename(path)  # raises what it is not
+    return prepare()
+
+
+def _check_whole(content: Content, held: Mapping[str, dict[Box, list[int]]], source: str, group_size: int) -> None:
+    for name, tensor in content.types.items():
+        if not is_tiled(tensor.shape, set(held[name])):
+            raise ValueError(
+                f"{source}: tensor {name!r}: what the {group_size} ranks hold does not make up its shape "
+                f"{list(tensor.shape)}: {content.parts[name].layout}; process_group must have all ranks of the mesh"
+            )
+
+
+def _write(content: Content, work: Work, places: list[tuple[str, str]], path: PathLike, fsync: bool) -> None:
+    names = list(content.types)
+    file_of = {name: number for number, (shard, _) in enumerate(content.files()) for name in shard}
+    by_file: dict[int, Work] = {}
+    for number, box in work:
+        by_file.setdefault(file_of[names[number]], []).append((number, box))
+    for file, boxes in by_file.items():
+        filename, temporary = places[file]
+        parts = [content.parts[names[number]].cut(box) for number, box in boxes]
+        texts = [names[number] for number, _ in boxes]
+        sizes = [len(text.encode()) for text in texts]
+        offsets = [list(box.offsets) for _, box in boxes]
+        try:
+            _ops._write_ranges(temporary, filename, "".join(texts), sizes, [parts], offsets, fsync)
+        except RuntimeError as error:
+            raise translate(error, path) from None
