@@ -24,7 +24,9 @@ __all__ = ["Outcome", "outcomes_of_ranks", "run_ranks"]
 
 #: Ranks are forked off a process that has imported torch, and has no threads yet: each starts in no time.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["ranks", "torch.distributed.fsdp", "torch.distributed.tensor.parallel"])
+_CONTEXT.set_forkserver_preload(
+    ["torch.distributed.fsdp", "torch.distributed.tensor.parallel", "pytest", "torch_safetensors"]
+)
 
 
 @dataclass

@@ -31,10 +31,11 @@ def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
 
 
 def world() -> dist.ProcessGroup:
-    everybody = dist.group.WORLD
-    if everybody is None:
+    """The process group of all ranks. Raises ValueError where there is none."""
+    group = dist.group.WORLD
+    if group is None:
         raise ValueError("torch.distributed is not initialized: call init_process_group() first")
-    return everybody
+    return group
 
 
 @contextlib.contextmanager
@@ -77,11 +78,11 @@ def check_same(group: dist.ProcessGroup, source: str, what: str, value: str, exp
     values = together(group, source, f"comparing {what}", lambda: value)
     if len(set(values)) == 1:
         return
-    lines = together(group, source, f"comparing {what}", explain)
+    sources, lines = zip(*together(group, source, f"comparing {what}", lambda: (source, explain())), strict=True)
     odd = next(rank for rank, other in enumerate(values) if other != values[0])
     first, other = set(lines[0]), set(lines[odd])
     raise ValueError(
-        f"{source}: ranks disagree about {what}: rank 0 has {_some(first - other)}, "
+        f"{sources[0]}: ranks disagree about {what}: rank 0 has {_some(first - other)}, "
         f"rank {odd} has {_some(other - first)}"
     )
 

@@ -153,17 +153,22 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
     shared = [part for part in parts if strategy == "broadcast" and part.copies > 1]
     alone = [part for part in parts if strategy != "broadcast" or part.copies <= 1]
 
-    def read() -> None:
+    def read_alone() -> None:
         read_boxes(handle, [Read(part.name, part.box.offsets, part.out) for part in alone])
-        read_shared(
-            handle,
-            source,
-            [Shared(p.name, p.shape, handle._get_meta(p.name).dtype, p.box, p.out) for p in shared],
-            group,
-        )
 
+    def read_together() -> None:
+        read_shared(handle, source, [_shared(handle, part) for part in shared], group)
+
+    # One after the other: a rank that fails in the first must not be missed in the second.
     with translated(source):
-        together(group, source, "reading", read)
+        if alone:
+            together(group, source, "reading", read_alone)
+        if shared:
+            together(group, source, "reading", read_together)
+
+
+def _shared(handle: Any, part: Part) -> Shared:
+    return Shared(part.name, part.shape, handle._get_meta(part.name).dtype, part.box, part.out)
 
 
 def _work(parts: Sequence[Part], owns: list[int]) -> Work:

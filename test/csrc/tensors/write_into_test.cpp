@@ -3,6 +3,8 @@
 #include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
 
+#include <limits>
+
 #include "tensors/safetensors_file.h"
 #include "torch_safetensors/torch_safetensors.h"
 
@@ -133,6 +135,83 @@ TEST(CheckWritable, RefusesInferenceTensorsOutsideOfInferenceMode) {
   }
   expect_error<c10::Error>("f: Inplace update to inference tensor outside InferenceMode",
                            [&] { check_writable(inference, at::kFloat, "f"); });
+}
+
+/// A file of one tensor, 0 to 59 in [5, 4, 3].
+class LoadParts : public testing::Test {
+ protected:
+  LoadParts() {
+    TensorDict tensors;
+    tensors.insert("w", whole_);
+    save_file(tensors, path_);
+  }
+
+  const at::Tensor whole_ = at::arange(60, at::kFloat).view({5, 4, 3});
+  const io::TestDirectory directory_;
+  const std::string path_ = directory_ / "m";
+};
+
+TEST_F(LoadParts, EveryBoxIsThatOfTheTensor) {
+  const Checkpoint file(path_, "auto");
+  for (int64_t rows = 0; rows <= 5; ++rows) {
+    for (int64_t columns = 1; columns <= 4; ++columns) {
+      const at::Tensor out = floats({rows, columns, 2});
+      load_into(file, {"w"}, {out}, {{{5 - rows, 4 - columns, 1}}});
+      const at::Tensor expected =
+          whole_.narrow(0, 5 - rows, rows).narrow(1, 4 - columns, columns).narrow(2, 1, 2);
+      EXPECT_TRUE(at::equal(out, expected)) << rows << " " << columns;
+    }
+  }
+}
+
+TEST_F(LoadParts, SeveralPartsOfOneTensorAtOnce) {
+  const Checkpoint file(path_, "auto");
+  const at::Tensor rows = floats({2, 4, 3}), column = floats({5, 1, 3});
+  load_into(file, {"w", "w"}, {rows, column}, {{{3, 0, 0}, {0, 2, 0}}});
+  EXPECT_TRUE(at::equal(rows, whole_.narrow(0, 3, 2)));
+  EXPECT_TRUE(at::equal(column, whole_.narrow(1, 2, 1)));
+}
+
+TEST_F(LoadParts, FillsMemoryOfAnotherForm) {
+  const at::Tensor out = floats({3, 4, 2}).transpose(0, 2);
+  torch_safetensors::load_into(path_, "w", out, at::IntArrayRef{1, 0, 0});
+  EXPECT_TRUE(at::equal(out, whole_.narrow(0, 1, 2)));
+}
+
+TEST_F(LoadParts, BumpsTheVersionOnce) {
+  const at::Tensor column = floats({5, 1, 3});
+  const auto before = column._version();
+  torch_safetensors::load_into(path_, "w", column, at::IntArrayRef{0, 2, 0});
+  EXPECT_EQ(column._version(), before + 1);
+}
+
+TEST_F(LoadParts, RefusesWhatIsNoPart) {
+  const at::Tensor out = floats({3, 4, 3});
+  const std::string held =
+      path_ + ": tensor 'w': the file holds [5, 4, 3], of which no part of [3, 4, 3] begins at ";
+  const auto load = [&](at::IntArrayRef offsets) { torch_safetensors::load_into(path_, "w", out, offsets); };
+  expect_error<c10::ValueError>(held + "[3, 0, 0]", [&] { load({3, 0, 0}); });
+  expect_error<c10::ValueError>(held + "[-1, 0, 0]", [&] { load({-1, 0, 0}); });
+  expect_error<c10::ValueError>(held + "[0, 0]", [&] { load({0, 0}); });
+  constexpr int64_t kHuge = std::numeric_limits<int64_t>::max();
+  expect_error<c10::ValueError>(held + "[9223372036854775807, 0, 0]", [&] { load({kHuge, 0, 0}); });
+  const Checkpoint file(path_, "auto");
+  expect_error<c10::ValueError>("there are offsets of 2 tensors for 1",
+                                [&] { load_into(file, {"w"}, {out}, {{{0, 0, 0}, {0, 0, 0}}}); });
+  EXPECT_EQ(out.abs().sum().item<float>(), 0);
+}
+
+TEST(LoadLargeParts, ColumnsAreReadByThreads) {
+  const io::TestDirectory directory;
+  const at::Tensor whole = at::arange(6 << 20, at::kFloat).view({3072, 2048});
+  TensorDict tensors;
+  tensors.insert("w", whole);
+  save_file(tensors, directory / "m");
+  const at::Tensor narrow = floats({3072, 512}), wide = floats({3072, 2047});
+  const Checkpoint file(directory / "m", "auto");
+  load_into(file, {"w", "w"}, {narrow, wide}, {{{0, 1024}, {0, 1}}});
+  EXPECT_TRUE(at::equal(narrow, whole.narrow(1, 1024, 512)));
+  EXPECT_TRUE(at::equal(wide, whole.narrow(1, 1, 2047)));
 }
 
 }  // namespace
