@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from torch_safetensors.distributed._cost import Hardware, Work, choose, seconds
+from torch_safetensors.distributed._cost import Hardware, Work, block_of, choose, seconds
 
 GB = 10**9
 QUICK = Hardware(
     storage_bandwidth=1e15,
     client_bandwidth=1e15,
     storage_latency=0,
+    storage_requests=1e15,
     network_bandwidth=1e15,
     network_latency=0,
     requests_in_flight=1,
@@ -55,7 +56,18 @@ def test_the_rank_that_needs_most_is_waited_for() -> None:
 
 def test_requests_wait() -> None:
     hardware = quick_but(storage_latency=1e-3, requests_in_flight=4)
-    assert seconds("independent", sharded(4, requests=1000), hardware) == pytest.approx(0.252, rel=1e-3)
+    assert seconds("independent", sharded(4, requests=1000), hardware) == pytest.approx(0.25 + 0.003)
+
+
+def test_the_storage_answers_so_many_requests() -> None:
+    assert seconds("independent", sharded(100, requests=1000), quick_but(storage_requests=1e5)) == pytest.approx(
+        1 + 0.002, rel=1e-3
+    )
+
+
+def test_a_round_fits_into_memory() -> None:
+    assert block_of(2) == block_of(16) == 16 << 20
+    assert block_of(1024) * 1024 == 256 << 20
 
 
 def test_all_ranks_read_and_parse_the_header() -> None:
@@ -77,7 +89,7 @@ def test_what_is_shared_by_all_is_broadcast_and_the_numbers_are_told() -> None:
     hardware = Hardware(storage_bandwidth=100e9, client_bandwidth=10e9, network_bandwidth=10e9)
     strategy, reason = choose(replicated(1000, 1000 * GB), hardware)
     assert strategy == "broadcast"
-    for part in ("broadcast: ", "1 TB in 1", "1e+03 TB in 1e+04 s", "1000 ranks", "100 GB/s", "10 GB/s each"):
+    for part in ("broadcast: ", "1 TB in 286 s", "1e+03 TB in 1e+04 s", "1000 ranks", "100 GB/s", "10 GB/s each"):
         assert part in reason
 
 

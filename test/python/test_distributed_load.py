@@ -117,7 +117,7 @@ def test_every_dtype(tmp_path) -> None:
 @contextlib.contextmanager
 def small_blocks(size: int = 4096) -> Iterator[None]:
     """So that tensors and their rows are cut, and there are several rounds."""
-    with mock.patch.object(_share, "_BLOCK", size):
+    with mock.patch.object(_share, "block_of", lambda _ranks: size):
         yield
 
 

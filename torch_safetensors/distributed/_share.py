@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from ._boxes import LocalBox, Read, read_boxes
+from ._cost import block_of
 from ._group import ElsewhereError, lost_ranks
 
 __all__ = ["Shared", "read_shared"]
@@ -18,10 +19,6 @@ __all__ = ["Shared", "read_shared"]
 #: The name torch gives it since 2.13, and the one before.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
-#: Of a round, each rank reads a block of at most this size...
-_BLOCK = 16 << 20
-#: ...and receives no more than this from all.
-_ROUND = 256 << 20
 #: Where tensors begin in a block. The first so many bytes say whether the block could be read.
 _ALIGNMENT = 64
 
@@ -55,7 +52,7 @@ def read_shared(handle: Any, source: str, tensors: Sequence[Shared], group: dist
         ElsewhereError: another rank could not read its block; that one raises why.
     """
     ranks, rank = group.size(), group.rank()
-    limit = max(min(_BLOCK, _ROUND // ranks), 4 * _ALIGNMENT)
+    limit = max(block_of(ranks), 4 * _ALIGNMENT)
     blocks = list(_blocks(tensors, limit))
     if not blocks:
         return

@@ -1,0 +1,224 @@
+"""Ranks that load a checkpoint, event by event: no formula says when anything ends.
+
+Each rank is a generator of what it waits for. The storage gives all transfers in progress an equal part of its
+bandwidth, at most what a client can take, after each request has waited its turn and the latency. What ranks pass on
+goes from each to the next one, whose cable takes one message at a time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TypeAlias
+
+from torch_safetensors.distributed._cost import Hardware, Strategy, Work, block_of
+
+#: Called with what to call when it is over.
+Wait: TypeAlias = Callable[[Callable[[], None]], None]
+Steps: TypeAlias = Generator[Wait, None, None]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = itertools.count()
+
+    def at(self, time: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (time, next(self._number), action))
+
+    def run(self) -> float:
+        """Until nothing is left to happen."""
+        while self._events:
+            self.now, _, action = heapq.heappop(self._events)
+            action()
+        return self.now
+
+    def sleep(self, seconds: float) -> Wait:
+        return lambda done: self.at(self.now + seconds, done)
+
+    def start(self, steps: Steps, done: Callable[[], None] = lambda: None) -> None:
+        def step() -> None:
+            try:
+                wait = next(steps)
+            except StopIteration:
+                done()
+                return
+            wait(step)
+
+        step()
+
+    def all_of(self, waits: Sequence[Wait]) -> Wait:
+        def wait(done: Callable[[], None]) -> None:
+            left = len(waits)
+
+            def one() -> None:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    done()
+
+            for each in waits:
+                each(one)
+
+        return wait
+
+
+class Storage:
+    """Transfers share its bandwidth equally: all progress by the same number of bytes at any moment."""
+
+    def __init__(self, clock: Clock, hardware: Hardware, streams: int) -> None:
+        self._clock, self._hardware, self._streams = clock, hardware, streams
+        self._progress = 0.0
+        self._since = 0.0
+        self._ends: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = itertools.count()
+        self._answered = 0.0
+        self._plan = 0
+
+    def read(self, nbytes: float, requests: int = 1) -> Wait:
+        """``requests`` that are sent at once, and so wait for the latency at the same time."""
+
+        def wait(done: Callable[[], None]) -> None:
+            self._answered = max(self._clock.now, self._answered) + requests / self._hardware.storage_requests
+            self._clock.at(self._answered + self._hardware.storage_latency, lambda: self._transfer(nbytes, done))
+
+        return wait
+
+    def _transfer(self, nbytes: float, done: Callable[[], None]) -> None:
+        self._advance()
+        heapq.heappush(self._ends, (self._progress + nbytes, next(self._number), done))
+        self._schedule()
+
+    def _rate(self) -> float:
+        client = self._hardware.client_bandwidth / self._streams
+        return min(client, self._hardware.storage_bandwidth / max(len(self._ends), 1))
+
+    def _advance(self) -> None:
+        self._progress += (self._clock.now - self._since) * self._rate()
+        self._since = self._clock.now
+
+    def _schedule(self) -> None:
+        self._plan += 1
+        plan = self._plan
+        if self._ends:
+            left = max(self._ends[0][0] - self._progress, 0.0)
+            self._clock.at(self._clock.now + left / self._rate(), lambda: self._finish(plan))
+
+    def _finish(self, plan: int) -> None:
+        if plan != self._plan:  # others have come since
+            return
+        self._advance()
+        nearest = self._ends[0][0]
+        self._progress = max(self._progress, nearest)
+        finished = []
+        while self._ends and self._ends[0][0] <= self._progress * (1 + 1e-12):
+            finished.append(heapq.heappop(self._ends)[2])
+        self._schedule()
+        for done in finished:
+            done()
+
+
+class Ring:
+    """Gathers the blocks of all ranks on all ranks: each passes on what came last, once per other rank."""
+
+    def __init__(self, clock: Clock, hardware: Hardware, ranks: int, slowness: Sequence[float], hops: int) -> None:
+        self._clock, self._hardware, self._ranks = clock, hardware, ranks
+        self._slowness = slowness
+        #: Steps that are one event each; where that would be too many, several blocks travel as one.
+        self._hops = min(hops, ranks - 1)
+        self._waiting: list[Callable[[], None]] = []
+
+    def gather(self, nbytes: float) -> Wait:
+        def wait(done: Callable[[], None]) -> None:
+            self._waiting.append(done)
+            if len(self._waiting) == self._ranks:
+                waiting, self._waiting = self._waiting, []
+                self._clock.start(self._steps(nbytes), lambda: [go() for go in waiting] and None)
+
+        return wait
+
+    def _steps(self, nbytes: float) -> Steps:
+        blocks = (self._ranks - 1) / self._hops
+        for _ in range(self._hops):
+            per_block = [nbytes * slow / self._hardware.network_bandwidth for slow in self._slowness]
+            yield self._clock.sleep(blocks * (max(per_block) + self._hardware.network_latency))
+
+
+def simulate(
+    strategy: Strategy, work: Work, hardware: Hardware, *, jitter: float = 0.0, seed: int = 0, block: int | None = None
+) -> float:
+    """Seconds until the last rank has its tensors.
+
+    Args:
+        jitter: how much slower than given a rank's cable may be, at random, as a part of 1.
+        block: of a round of "broadcast".
+    """
+    clock = Clock()
+    streams = 2
+    storage = Storage(clock, hardware, streams)
+    order = random.Random(seed)
+    slowness = [1 + jitter * order.random() for _ in range(work.ranks)]
+    ring = Ring(clock, hardware, work.ranks, slowness, hops=1 if work.ranks > 64 else work.ranks)
+    for rank in range(work.ranks):
+        clock.start(_rank(rank, strategy, work, hardware, clock, storage, ring, block or block_of(work.ranks)))
+    return clock.run()
+
+
+def _rank(
+    rank: int,
+    strategy: Strategy,
+    work: Work,
+    hardware: Hardware,
+    clock: Clock,
+    storage: Storage,
+    ring: Ring,
+    block: int,
+) -> Steps:
+    yield storage.read(8)
+    yield storage.read(work.header)
+    yield clock.sleep(work.tensors * 1e-6)
+    if strategy == "everything":
+        yield _ranges(clock, storage, hardware, work.of_checkpoint, 1)
+    elif strategy == "independent":
+        yield _ranges(clock, storage, hardware, work.own / work.ranks, work.requests)
+    else:
+        alone = (work.unique - work.shared) / work.ranks
+        if alone:
+            yield _ranges(clock, storage, hardware, alone, work.requests)
+        yield from _rounds(rank, work, clock, storage, ring, block)
+
+
+def _ranges(clock: Clock, storage: Storage, hardware: Hardware, nbytes: float, requests: int) -> Wait:
+    """In two streams, so that one transfers while the other waits."""
+    at_once = max(1, int(hardware.requests_in_flight) // 2)
+    batches = max(2, -(-requests // at_once))
+
+    def stream(count: int) -> Steps:
+        for _ in range(count):
+            yield storage.read(nbytes / batches, min(at_once, requests))
+
+    def wait_for(count: int) -> Wait:
+        return lambda done: clock.start(stream(count), done)
+
+    return clock.all_of([wait_for(batches // 2), wait_for(batches - batches // 2)])
+
+
+def _rounds(rank: int, work: Work, clock: Clock, storage: Storage, ring: Ring, block: int) -> Iterator[Wait]:
+    left = work.shared
+    sizes = []
+    while left > 0:
+        of_round = min(left, block * work.ranks)
+        share = -(-of_round // work.ranks)
+        sizes.append((min(share, max(of_round - rank * share, 0)), share))
+        left -= of_round
+    if not sizes:
+        return
+    yield storage.read(sizes[0][0])
+    for (_, share), following in itertools.zip_longest(sizes, sizes[1:]):
+        waits = [ring.gather(share)]
+        if following is not None:
+            waits.append(storage.read(following[0]))
+        yield clock.all_of(waits)
