@@ -1,8 +1,8 @@
 """Ranks that load a checkpoint, event by event: no formula says when anything ends.
 
 Each rank is a generator of what it waits for. The storage gives all transfers in progress an equal part of its
-bandwidth, at most what a client can take, after each request has waited its turn and the latency. What ranks pass on
-goes from each to the next one, whose cable takes one message at a time.
+bandwidth, at most what a client can take, after each request has waited its turn and the latency. Ranks pass blocks on
+around a ring, in steps that take as long as the slowest cable.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeAlias
 
-from torch_safetensors.distributed._cost import Hardware, Strategy, Work, block_of
+from torch_safetensors.distributed._cost import PLANNING, Hardware, Strategy, Work, block_of
 
 #: Called with what to call when it is over.
 Wait: TypeAlias = Callable[[Callable[[], None]], None]
 Steps: TypeAlias = Generator[Wait, None, None]
+
+MOST_STEPS = 64
+#: Transfers of a rank at a time, which share what one client can take.
+STREAMS = 2
 
 
 class Clock:
@@ -69,8 +73,8 @@ class Clock:
 class Storage:
     """Transfers share its bandwidth equally: all progress by the same number of bytes at any moment."""
 
-    def __init__(self, clock: Clock, hardware: Hardware, streams: int) -> None:
-        self._clock, self._hardware, self._streams = clock, hardware, streams
+    def __init__(self, clock: Clock, hardware: Hardware) -> None:
+        self._clock, self._hardware = clock, hardware
         self._progress = 0.0
         self._since = 0.0
         self._ends: list[tuple[float, int, Callable[[], None]]] = []
@@ -93,7 +97,7 @@ class Storage:
         self._schedule()
 
     def _rate(self) -> float:
-        client = self._hardware.client_bandwidth / self._streams
+        client = self._hardware.client_bandwidth / STREAMS
         return min(client, self._hardware.storage_bandwidth / max(len(self._ends), 1))
 
     def _advance(self) -> None:
@@ -124,27 +128,31 @@ class Storage:
 class Ring:
     """Gathers the blocks of all ranks on all ranks: each passes on what came last, once per other rank."""
 
-    def __init__(self, clock: Clock, hardware: Hardware, ranks: int, slowness: Sequence[float], hops: int) -> None:
-        self._clock, self._hardware, self._ranks = clock, hardware, ranks
-        self._slowness = slowness
-        #: Steps that are one event each; where that would be too many, several blocks travel as one.
-        self._hops = min(hops, ranks - 1)
+    def __init__(self, clock: Clock, hardware: Hardware, slowness: Sequence[float]) -> None:
+        self._clock, self._hardware, self._slowness = clock, hardware, slowness
+        ranks = len(slowness)
+        #: Steps that are an event each; where that would be too many, several blocks travel as one.
+        self._steps = ranks - 1 if ranks <= MOST_STEPS else 1
         self._waiting: list[Callable[[], None]] = []
 
     def gather(self, nbytes: float) -> Wait:
+        """Begins when all ranks have come."""
+
         def wait(done: Callable[[], None]) -> None:
             self._waiting.append(done)
-            if len(self._waiting) == self._ranks:
+            if len(self._waiting) == len(self._slowness):
                 waiting, self._waiting = self._waiting, []
-                self._clock.start(self._steps(nbytes), lambda: [go() for go in waiting] and None)
+                self._clock.start(self._around(nbytes, waiting))
 
         return wait
 
-    def _steps(self, nbytes: float) -> Steps:
-        blocks = (self._ranks - 1) / self._hops
-        for _ in range(self._hops):
-            per_block = [nbytes * slow / self._hardware.network_bandwidth for slow in self._slowness]
-            yield self._clock.sleep(blocks * (max(per_block) + self._hardware.network_latency))
+    def _around(self, nbytes: float, waiting: Sequence[Callable[[], None]]) -> Steps:
+        blocks = (len(self._slowness) - 1) / self._steps if self._steps else 0
+        for _ in range(self._steps):
+            times = [nbytes * slowness / self._hardware.network_bandwidth for slowness in self._slowness]
+            yield self._clock.sleep(blocks * (max(times) + self._hardware.network_latency))
+        for done in waiting:
+            done()
 
 
 def simulate(
@@ -152,16 +160,13 @@ def simulate(
 ) -> float:
     """Seconds until the last rank has its tensors.
 
-    Args:
-        jitter: how much slower than given a rank's cable may be, at random, as a part of 1.
-        block: of a round of "broadcast".
+    A rank's cable is slower than given at random, by up to ``jitter`` times. ``block``: of a round of "broadcast".
     """
     clock = Clock()
-    streams = 2
-    storage = Storage(clock, hardware, streams)
+    storage = Storage(clock, hardware)
     order = random.Random(seed)
     slowness = [1 + jitter * order.random() for _ in range(work.ranks)]
-    ring = Ring(clock, hardware, work.ranks, slowness, hops=1 if work.ranks > 64 else work.ranks)
+    ring = Ring(clock, hardware, slowness)
     for rank in range(work.ranks):
         clock.start(_rank(rank, strategy, work, hardware, clock, storage, ring, block or block_of(work.ranks)))
     return clock.run()
@@ -179,7 +184,7 @@ def _rank(
 ) -> Steps:
     yield storage.read(8)
     yield storage.read(work.header)
-    yield clock.sleep(work.tensors * 1e-6)
+    yield clock.sleep(work.tensors * PLANNING)
     if strategy == "everything":
         yield _ranges(clock, storage, hardware, work.of_checkpoint, 1)
     elif strategy == "independent":
@@ -192,9 +197,9 @@ def _rank(
 
 
 def _ranges(clock: Clock, storage: Storage, hardware: Hardware, nbytes: float, requests: int) -> Wait:
-    """In two streams, so that one transfers while the other waits."""
-    at_once = max(1, int(hardware.requests_in_flight) // 2)
-    batches = max(2, -(-requests // at_once))
+    """In streams, of which one transfers while another waits."""
+    at_once = max(1, int(hardware.requests_in_flight) // STREAMS)
+    batches = max(STREAMS, -(-requests // at_once))
 
     def stream(count: int) -> Steps:
         for _ in range(count):
@@ -203,7 +208,7 @@ def _ranges(clock: Clock, storage: Storage, hardware: Hardware, nbytes: float, r
     def wait_for(count: int) -> Wait:
         return lambda done: clock.start(stream(count), done)
 
-    return clock.all_of([wait_for(batches // 2), wait_for(batches - batches // 2)])
+    return clock.all_of([wait_for((batches + number) // STREAMS) for number in range(STREAMS)])
 
 
 def _rounds(rank: int, work: Work, clock: Clock, storage: Storage, ring: Ring, block: int) -> Iterator[Wait]:

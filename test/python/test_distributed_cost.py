@@ -70,9 +70,9 @@ def test_a_round_fits_into_memory() -> None:
     assert block_of(1024) * 1024 == 256 << 20
 
 
-def test_all_ranks_read_and_parse_the_header() -> None:
+def test_all_ranks_read_the_header_and_plan() -> None:
     assert seconds("independent", sharded(1000, 0, header=10**6), quick_but(storage_bandwidth=GB)) == pytest.approx(1)
-    assert seconds("independent", sharded(1000, 0, tensors=10**6), QUICK) == pytest.approx(1)
+    assert seconds("independent", sharded(1000, 0, tensors=1000), QUICK) == pytest.approx(0.07)
 
 
 def test_blocks_travel_while_the_next_are_read() -> None:
