@@ -52,12 +52,12 @@ def sample(peer: str, layout: str, folder: Path, shapes: Shapes, rank: int) -> f
     begin = time.monotonic()
     loaded = PEERS[peer](path, mesh, placements, shapes)
     taken = time.monotonic() - begin
-    _check(loaded, mesh, placements, shapes)
+    check(loaded, mesh, placements, shapes)
     dist.barrier()
     return taken
 
 
-def _check(loaded: dict[str, Any], mesh: Any, placements: dict[str, Any], shapes: Shapes) -> None:
+def check(loaded: dict[str, Any], mesh: Any, placements: dict[str, Any], shapes: Shapes) -> None:
     import torch
 
     if loaded.keys() != shapes.keys():

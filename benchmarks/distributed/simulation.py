@@ -183,7 +183,7 @@ def _rank(
     block: int,
 ) -> Steps:
     yield storage.read(8)
-    yield storage.read(work.header)
+    yield _ranges(clock, storage, hardware, work.header, 1)
     yield clock.sleep(work.tensors * PLANNING)
     if strategy == "everything":
         yield _ranges(clock, storage, hardware, work.of_checkpoint, 1)
@@ -193,37 +193,34 @@ def _rank(
         alone = (work.unique - work.shared) / work.ranks
         if alone:
             yield _ranges(clock, storage, hardware, alone, work.requests)
-        yield from _rounds(rank, work, clock, storage, ring, block)
+        yield from _rounds(rank, work, hardware, clock, storage, ring, block)
 
 
 def _ranges(clock: Clock, storage: Storage, hardware: Hardware, nbytes: float, requests: int) -> Wait:
     """In streams, of which one transfers while another waits."""
     at_once = max(1, int(hardware.requests_in_flight) // STREAMS)
-    batches = max(STREAMS, -(-requests // at_once))
+    batches = STREAMS * max(1, -(-requests // (STREAMS * at_once)))
 
     def stream(count: int) -> Steps:
         for _ in range(count):
             yield storage.read(nbytes / batches, min(at_once, requests))
 
-    def wait_for(count: int) -> Wait:
-        return lambda done: clock.start(stream(count), done)
-
-    return clock.all_of([wait_for((batches + number) // STREAMS) for number in range(STREAMS)])
+    return clock.all_of([lambda done: clock.start(stream(batches // STREAMS), done)] * STREAMS)
 
 
-def _rounds(rank: int, work: Work, clock: Clock, storage: Storage, ring: Ring, block: int) -> Iterator[Wait]:
-    left = work.shared
-    sizes = []
-    while left > 0:
-        of_round = min(left, block * work.ranks)
+def _rounds(
+    rank: int, work: Work, hardware: Hardware, clock: Clock, storage: Storage, ring: Ring, block: int
+) -> Iterator[Wait]:
+    """Reads its block of a round while those of the round before travel."""
+    shares = []
+    for begin in range(0, work.shared, block * work.ranks):
+        of_round = min(work.shared - begin, block * work.ranks)
         share = -(-of_round // work.ranks)
-        sizes.append((min(share, max(of_round - rank * share, 0)), share))
-        left -= of_round
-    if not sizes:
-        return
-    yield storage.read(sizes[0][0])
-    for (_, share), following in itertools.zip_longest(sizes, sizes[1:]):
-        waits = [ring.gather(share)]
-        if following is not None:
-            waits.append(storage.read(following[0]))
-        yield clock.all_of(waits)
+        shares.append((share, min(share, max(of_round - rank * share, 0))))
+
+    def read(number: int) -> list[Wait]:
+        return [_ranges(clock, storage, hardware, shares[number][1], 1)] if number < len(shares) else []
+
+    yield from read(0)
+    for number, (share, _) in enumerate(shares):
+        yield clock.all_of([ring.gather(share), *read(number + 1)])
