@@ -18,7 +18,7 @@ from ._arguments import operator_filename
 from ._buffers import as_tensor
 from ._errors import translate
 
-__all__ = ["Index", "Replacement", "locked"]
+__all__ = ["RANK_SHARD", "Index", "Replacement", "locked", "remove_rank_shards", "remove_whole"]
 
 _ops = torch.ops.safetensors
 
@@ -26,6 +26,8 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 #: Shards of any save: those of this one get a number where the plain names are taken by the checkpoint before.
 _SHARD = re.compile(r"model(?:\.\d+)?-\d{5}-of-\d{5}\.safetensors")
+#: What each rank of torch.distributed.checkpoint writes of its own.
+RANK_SHARD = re.compile(r"shard-\d{5,}-model-\d{5,}-of-\d{5,}\.safetensors")
 
 Shards = list[list[str]]
 
@@ -126,6 +128,20 @@ def _remove(folder: Path, files: Iterable[str]) -> None:
 def _remove_dead(folder: Path) -> None:
     """Temporary files of saves that were killed: the next one to the same name would, but that may not come."""
     _ops._remove_dead_files(operator_filename(folder))
+
+
+def remove_rank_shards(folder: Path, keep: Iterable[str] = ()) -> None:
+    """Removes what the ranks wrote of their own, of other checkpoints than the one whose files are kept."""
+    shards = [name for name in os.listdir(folder) if RANK_SHARD.fullmatch(name)]  # noqa: PTH208 (names, not paths)
+    _remove(folder, set(shards) - set(keep))
+
+
+def remove_whole(folder: Path) -> None:
+    """Removes a checkpoint of whole tensors, so that what the ranks wrote of their own is the one there is."""
+    # An index beside a single file is not what anybody reads, and goes first; on its own it ends its checkpoint.
+    _remove(folder, [_INDEX, _SINGLE])
+    _remove(folder, _files_of_checkpoint(folder))
+    _remove_dead(folder)
 
 
 @contextlib.contextmanager

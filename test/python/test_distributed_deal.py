@@ -6,33 +6,34 @@ import math
 
 import torch
 
-from torch_safetensors.distributed._deal import Box, deal, holders_of, is_tiled
+from torch_safetensors.distributed._boxes import LocalBox
+from torch_safetensors.distributed._deal import deal, holders_of, is_tiled
 
 
 def test_shards_of_a_grid_make_up_a_tensor() -> None:
-    grid = {Box((0, 0), (2, 2)), Box((0, 2), (2, 1)), Box((2, 0), (1, 2)), Box((2, 2), (1, 1))}
+    grid = {LocalBox((0, 0), (2, 2)), LocalBox((0, 2), (2, 1)), LocalBox((2, 0), (1, 2)), LocalBox((2, 2), (1, 1))}
     assert is_tiled((3, 3), grid)
-    assert is_tiled((), {Box((), ())})
+    assert is_tiled((), {LocalBox((), ())})
     assert is_tiled((0, 3), set())
 
 
 def test_gaps_overlaps_and_what_is_missing_do_not() -> None:
-    assert not is_tiled((4,), {Box((0,), (2,))})
-    assert not is_tiled((4,), {Box((0,), (1,)), Box((2,), (2,))})
-    assert not is_tiled((5,), {Box((0,), (3,)), Box((2,), (2,))})
-    assert not is_tiled((2, 2), {Box((0, 0), (1, 1)), Box((1, 1), (1, 1))})
+    assert not is_tiled((4,), {LocalBox((0,), (2,))})
+    assert not is_tiled((4,), {LocalBox((0,), (1,)), LocalBox((2,), (2,))})
+    assert not is_tiled((5,), {LocalBox((0,), (3,)), LocalBox((2,), (2,))})
+    assert not is_tiled((2, 2), {LocalBox((0, 0), (1, 1)), LocalBox((1, 1), (1, 1))})
     assert not is_tiled((), set())
-    assert not is_tiled((2,), {Box((0,), (3,))})
+    assert not is_tiled((2,), {LocalBox((0,), (3,))})
 
 
 def test_holders_leave_out_empty_parts() -> None:
-    row, none = Box((0,), (2,)), Box((2,), (0,))
+    row, none = LocalBox((0,), (2,)), LocalBox((2,), (0,))
     assert holders_of([[row, None], [none, row], [row, none]]) == [{row: [0, 2]}, {row: [1]}]
 
 
 def test_what_all_hold_is_dealt_evenly() -> None:
     types = [torch.empty(4096, 4096, device="meta"), *(torch.empty(n, device="meta") for n in range(1, 100))]
-    boxes = [Box((0,) * tensor.ndim, tuple(tensor.shape)) for tensor in types]
+    boxes = [LocalBox((0,) * tensor.ndim, tuple(tensor.shape)) for tensor in types]
     work = deal(types, [{box: [0, 1, 2]} for box in boxes], 3)
     loads = [sum(math.prod(box.shape) * 4 for _, box in part) for part in work]
     assert sum(loads) == sum(tensor.nbytes for tensor in types)
@@ -43,13 +44,13 @@ def test_what_all_hold_is_dealt_evenly() -> None:
 
 def test_what_one_holds_counts_for_its_share() -> None:
     types = [torch.empty(10, device="meta"), torch.empty(6, device="meta"), torch.empty(3, device="meta")]
-    own, first, second = (Box((0,), tuple(tensor.shape)) for tensor in types)
+    own, first, second = (LocalBox((0,), tuple(tensor.shape)) for tensor in types)
     work = deal(types, [{own: [0]}, {first: [0, 1]}, {second: [0, 1]}], 2)
     assert work == [[(0, own)], [(1, first), (2, second)]]
 
 
 def test_a_tensor_of_one_long_row_is_cut_within_it() -> None:
     tensor = torch.empty(1, 9 << 20, 1, device="meta")
-    box = Box((5, 0, 0), tuple(tensor.shape))
+    box = LocalBox((5, 0, 0), tuple(tensor.shape))
     work = deal([tensor], [{box: [0, 1]}], 2)
     assert {piece.offsets[1] for part in work for _, piece in part} == {0, 4 << 20, 8 << 20}

@@ -242,8 +242,7 @@ def test_ranks_that_disagree_or_fail(tmp_path: Path) -> None:
         f"{begin} fsync False, rank 1 has fsync True",
         f"{begin} max_shard_size 1, rank 1 has max_shard_size 2",
         "ValueError: max_shard_size: 'much' is not a size like '5GB', '500MB' or '2GiB'",
-        "ValueError: tensor 'w': its ranks hold terms of a sum, [Partial(sum)] on a mesh of [2]; call "
-        ".redistribute(placements=[Replicate(), ...]) first, which adds them up",
+        "ValueError: tensor 'w': is P(sum): a file holds the sums; redistribute it first",
         "RuntimeError: tensor 'b': Some tensors share memory: it overlaps tensor 'a'; use save_model, which resolves "
         "shared storage, or save a .clone() of one",
         "NotImplementedError: tensor 'w': is on the meta device and has no data; load or initialise it first",

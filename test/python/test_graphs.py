@@ -92,6 +92,15 @@ def loads_into(path):
     return function
 
 
+def loads_part_into(path):
+    def function(x):
+        columns = torch.zeros(4, 2)
+        ops.load_into(path, "w", columns, offsets=[0, 1])
+        return x @ columns
+
+    return function
+
+
 def reads_names(path):
     return lambda x: x * len(ops.keys(path)) + int(ops.metadata(path)["step"])
 
@@ -103,6 +112,7 @@ BY_OPERATOR = [
     loads_one_by_operator,
     loads_several_by_operator,
     loads_into,
+    loads_part_into,
     reads_names,
 ]
 
@@ -430,6 +440,30 @@ def test_a_save_stays_behind_the_load_before_it(out, tmp_path, backend, mutating
     before, after = run(x)
     assert torch.equal(before, torch.ones(64, 64))
     assert torch.equal(after, x)
+
+
+class Part(torch.nn.Module):
+    """Rows of a file, whose offsets are part of the graph."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = torch.ones(2, 4)
+        ops.load_into(self.path, "w", out, offsets=[1, 0])
+        return x[:2] + out
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own
+def test_a_part_is_loaded_by_an_aot_inductor_package(path, tmp_path):
+    program = torch.export.export(Part(path), (X,), strict=True)
+    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "part.pt2"))
+    run = torch._inductor.aoti_load_package(package)
+    torch.testing.assert_close(run(X), Part(path)(X))
+    save_file({"w": torch.zeros(2, 4)}, path)
+    with pytest.raises(RuntimeError):
+        run(X)
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

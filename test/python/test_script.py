@@ -308,6 +308,22 @@ def test_load_into_keeps_its_order(deploy: Any, path: str) -> None:
     assert_same(out, x + 2)
 
 
+class LoadRows(torch.nn.Module):
+    """A table that is read block by block, each into the same memory."""
+
+    def forward(self, path: str, rows: int, out: Tensor) -> list[Tensor]:
+        blocks: list[Tensor] = []
+        for begin in range(0, rows, out.size(0)):
+            torch.ops.safetensors.load_into(path, "x", out, offsets=[begin, 1])
+            blocks.append(out.clone())
+        return blocks
+
+
+def test_load_parts_into_the_same_memory(deploy: Any, path: str) -> None:
+    x = read(path)["x"]
+    assert_same(deploy(LoadRows())(path, 2, torch.zeros(1, 2)), [x[:1, 1:], x[1:, 1:]])
+
+
 class LoadIntoAside(torch.nn.Module):
     """Its result does not depend on the load, nor does anything after it."""
 
@@ -436,6 +452,8 @@ def test_methods(path: str, backend: str) -> None:
 def keyword_arguments(path: str, out: Tensor) -> tuple[Tensor, Tensor]:
     file = torch.classes.safetensors.SafeOpen(filename=path, backend="pread")
     file.load_into(names=["x"], tensors=[out])
+    part = torch.zeros(2, 1)
+    file.load_into(["x", "x"], [part, out], offsets=[[0, 2], [0, 0]])
     return file.get_slice(name="x", dim=1, start=0, end=2), file.get_tensor(name="x")
 
 

@@ -5,28 +5,23 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import torch
 
-__all__ = ["Box", "Work", "deal", "holders_of", "is_tiled"]
+from ._boxes import LocalBox
+
+__all__ = ["Work", "deal", "holders_of", "is_tiled"]
 
 #: What several ranks hold is cut into pieces of about so many bytes, to be dealt out evenly.
 _PIECE = 16 << 20
 
 
-class Box(NamedTuple):
-    """A part of a tensor: where it begins in each dimension, and its shape, in elements."""
-
-    offsets: tuple[int, ...]
-    shape: tuple[int, ...]
-
-
 #: What one rank writes: for each part the number of its tensor, and where it lies there.
-Work: TypeAlias = "list[tuple[int, Box]]"
+Work: TypeAlias = "list[tuple[int, LocalBox]]"
 
 
-def is_tiled(shape: Sequence[int], boxes: set[Box]) -> bool:
+def is_tiled(shape: Sequence[int], boxes: set[LocalBox]) -> bool:
     """True if the boxes, none of them empty, make up a tensor of that shape, without gaps and overlaps.
 
     Only those do that a grid makes, which shards of a mesh always are.
@@ -47,7 +42,7 @@ def is_tiled(shape: Sequence[int], boxes: set[Box]) -> bool:
     return len(boxes) == count
 
 
-def deal(types: Sequence[torch.Tensor], holders: Sequence[dict[Box, list[int]]], world_size: int) -> list[Work]:
+def deal(types: Sequence[torch.Tensor], holders: Sequence[dict[LocalBox, list[int]]], world_size: int) -> list[Work]:
     """What each rank writes, so that every box is written once, and all ranks write about as many bytes.
 
     The same on every rank, as what goes in is.
@@ -59,7 +54,7 @@ def deal(types: Sequence[torch.Tensor], holders: Sequence[dict[Box, list[int]]],
     """
     work: list[Work] = [[] for _ in range(world_size)]
     loads = [0] * world_size
-    shared: list[tuple[int, int, Box, list[int]]] = []
+    shared: list[tuple[int, int, LocalBox, list[int]]] = []
     for number, (tensor, boxes) in enumerate(zip(types, holders, strict=True)):
         for box, ranks in boxes.items():
             for piece in [box] if len(ranks) == 1 else _cut(box, tensor.element_size()):
@@ -76,7 +71,7 @@ def deal(types: Sequence[torch.Tensor], holders: Sequence[dict[Box, list[int]]],
     return [sorted(part) for part in work]
 
 
-def _cut(box: Box, item_size: int) -> list[Box]:
+def _cut(box: LocalBox, item_size: int) -> list[LocalBox]:
     """Pieces of a box along its outermost dimension, each one range of it."""
     nbytes = math.prod(box.shape) * item_size
     dim = next((dim for dim, size in enumerate(box.shape) if size > 1), None)
@@ -87,15 +82,15 @@ def _cut(box: Box, item_size: int) -> list[Box]:
     for begin in range(0, box.shape[dim], step):
         length = min(step, box.shape[dim] - begin)
         offsets = (*box.offsets[:dim], box.offsets[dim] + begin, *box.offsets[dim + 1 :])
-        pieces.append(Box(offsets, (*box.shape[:dim], length, *box.shape[dim + 1 :])))
+        pieces.append(LocalBox(offsets, (*box.shape[:dim], length, *box.shape[dim + 1 :])))
     return pieces
 
 
-def holders_of(boxes_by_rank: Sequence[Sequence[Box | None]]) -> list[dict[Box, list[int]]]:
+def holders_of(boxes_by_rank: Sequence[Sequence[LocalBox | None]]) -> list[dict[LocalBox, list[int]]]:
     """For each tensor its boxes that are not empty, with the ranks that hold them."""
-    holders: list[dict[Box, list[int]]] = []
+    holders: list[dict[LocalBox, list[int]]] = []
     for boxes in zip(*boxes_by_rank, strict=True):
-        ranks: defaultdict[Box, list[int]] = defaultdict(list)
+        ranks: defaultdict[LocalBox, list[int]] = defaultdict(list)
         for rank, box in enumerate(boxes):
             if box is not None and math.prod(box.shape):
                 ranks[box].append(rank)

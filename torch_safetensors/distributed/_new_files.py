@@ -80,14 +80,20 @@ class NewFiles:
         """Gives the files their names. Returns what to warn of. Raises OSError, with the old files as they were."""
         with self._end:
             try:
-                warnings = [file.commit() for file in self._files]
-            except RuntimeError as error:
+                warnings = self._commit_files()
+            except BaseException:
                 if self._replacement is not None:
                     self._replacement.abort()
-                raise translate(error, self._path) from None
+                raise
             if self._replacement is not None:
                 self._replacement.finish()
         return list(filter(None, warnings))
+
+    def _commit_files(self) -> list[str]:
+        try:
+            return [file.commit() for file in self._files]
+        except RuntimeError as error:
+            raise translate(error, self._path) from None
 
     def abort(self) -> None:
         """Removes the temporary files. Nothing where they were committed."""

@@ -13,8 +13,9 @@ import torch.distributed as dist
 
 from .._arguments import PathLike, operator_filename
 from .._errors import printable, translate
+from ._boxes import LocalBox
 from ._content import Content, of_dict, of_model
-from ._deal import Box, Work, deal, holders_of, is_tiled
+from ._deal import Work, deal, holders_of, is_tiled
 from ._group import check_same, together, world
 from ._new_files import NewFiles
 
@@ -125,12 +126,11 @@ def _agree(
     digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
     check_same(group, source, "what to save", digest, lambda: lines)
 
-    names = list(content.types) if group.rank() == 0 else []
-    boxes = [content.parts[name].box for name in sorted(content.types)]
-    told = together(group, source, "comparing parts", lambda: (names, content.ties, boxes))
-    ties = {name: kept for _, of_rank, _ in told for name, kept in of_rank.items()}
-    held = dict(zip(sorted(content.types), holders_of([of_rank for *_, of_rank in told]), strict=True))
-    content = content.in_order(told[0][0], ties)
+    by_name = sorted(content.types)
+    own = content.ties, [content.parts[name].box for name in by_name], list(content.types) if group.rank() == 0 else []
+    ties, boxes, orders = zip(*together(group, source, "comparing parts", lambda: own), strict=True)
+    held = dict(zip(by_name, holders_of(boxes), strict=True))
+    content = content.in_order(orders[0], {name: kept for of_rank in ties for name, kept in of_rank.items()})
     _check_whole(content, held, source, group.size())
     types = content.types
     return content, deal(list(types.values()), [held[name] for name in types], group.size())[group.rank()]
@@ -141,7 +141,7 @@ def _checked(prepare: Callable[[], Content], path: PathLike) -> Content:
     return prepare()
 
 
-def _check_whole(content: Content, held: Mapping[str, dict[Box, list[int]]], source: str, group_size: int) -> None:
+def _check_whole(content: Content, held: Mapping[str, dict[LocalBox, list[int]]], source: str, group_size: int) -> None:
     for name, tensor in content.types.items():
         if not is_tiled(tensor.shape, set(held[name])):
             raise ValueError(

@@ -3,7 +3,9 @@
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <memory>
+#include <tuple>
 
 #include "io/child.h"
 #include "tensors/range_file.h"
@@ -58,11 +60,10 @@ class RangesTest : public ::testing::Test {
 TEST_F(RangesTest, MakeUpWhatSaveFileWrites) {
   RangeFile file = make();
   write(file, {box("cube", {0, 0, 0}, {3, 2, 6}), box("cube", {3, 0, 0}, {2, 4, 1})});
-  EXPECT_EQ(io::run_in_child([&] {
-              write(file, {box("bytes", {4}, {5}), box("scalar", {}, {}), box("none", {0, 1}, {0, 2}),
-                           box("cube", {3, 0, 1}, {2, 4, 5})});
-            }),
-            0);
+  const std::string temporary = file.temporary();
+  const std::vector<Box> others = {box("bytes", {4}, {5}), box("scalar", {}, {}), box("none", {0, 1}, {0, 2}),
+                                   box("cube", {3, 0, 1}, {2, 4, 5})};
+  EXPECT_EQ(io::run_in_child([&] { write_ranges(temporary, path_, others, true); }), 0);
   write(file, {box("cube", {0, 2, 0}, {3, 2, 6}), box("bytes", {0}, {4})});
   EXPECT_EQ(directory_.names().size(), 1);
   EXPECT_EQ(file.commit(), "");

@@ -1,0 +1,180 @@
+"""Which parts of which tensors the files of a checkpoint hold, as ``torch.distributed.checkpoint`` wants to know it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+
+from .._arguments import PathLike, operator_filename, split_names
+from .._checkpoint_files import RANK_SHARD
+from .._errors import SafetensorError, printable, translate
+from ._deal import Box, is_tiled
+
+__all__ = ["SHARDING_INFO", "open_source", "read_saved_boxes"]
+
+#: The metadata of a file in which torch.distributed.checkpoint keeps where in the whole tensors those of it begin.
+SHARDING_INFO = "DCP_SHARDING_INFO"
+_INDEX = re.compile(r".*\.safetensors\.index\.json")
+
+
+class _Saved(NamedTuple):
+    """A part of a tensor, and the file or index to open for it."""
+
+    source: str
+    dtype: torch.dtype
+    box: Box
+
+
+def open_source(source: str) -> Any:
+    """A ``torch.classes.safetensors.SafeOpen`` of a file or index. Raises what :class:`safe_open` raises."""
+    try:
+        return torch.classes.safetensors.SafeOpen(operator_filename(source), torch.device("cpu"), "auto")
+    except RuntimeError as error:
+        raise translate(error, source) from None
+
+
+def read_saved_boxes(path: PathLike) -> Metadata:
+    """What a checkpoint holds; its ``storage_data`` is the file or index to open for each part.
+
+    Raises:
+        OSError: what the operating system reports; no checkpoint in a directory.
+        SafetensorError: malformed files, parts of a tensor that overlap, or leave gaps.
+    """
+    saved: dict[str, list[_Saved]] = {}
+    for source in _sources(os.fsdecode(path)):
+        for name, part in _parts_of(source):
+            saved.setdefault(name, []).append(part)
+    tensors: dict[str, Any] = {}
+    places: dict[MetadataIndex, str] = {}
+    for name, parts in saved.items():
+        tensors[name] = _whole(name, parts)
+        places |= {MetadataIndex(name, part.box.offsets): part.source for part in _filled(parts)}
+    return Metadata(tensors, storage_data=places)
+
+
+def _sources(path: str) -> list[str]:
+    """What to open.
+
+    That is a file, an index or a directory with either; or all files of one, or the ranks' shards where there are any.
+    """
+    if not os.path.isdir(path):  # noqa: PTH112 (a Path would take "./" away)
+        return [path]
+    names = sorted(name for name in os.listdir(path) if isinstance(name, str))  # noqa: PTH208
+    if "model.safetensors" in names or any(map(_INDEX.fullmatch, names)):
+        return [path]
+    files = [name for name in names if name.endswith(".safetensors")]
+    shards = [name for name in files if RANK_SHARD.fullmatch(name)]
+    return [os.path.join(path, name) for name in shards or files] or [path]  # noqa: PTH118
+
+
+def _parts_of(source: str) -> Iterator[tuple[str, _Saved]]:
+    handle = open_source(source)
+    try:
+        info = _sharding_info(source, handle.metadata()) if not _is_folder_or_index(source) else None
+        for name in split_names(*handle._keys()):
+            tensor = handle._get_meta(name)
+            shape = tuple(tensor.shape)
+            offsets = (0,) * len(shape) if info is None else _offsets(source, name, len(shape), info)
+            yield name, _Saved(source, tensor.dtype, Box(offsets, shape))
+    except RuntimeError as error:
+        raise translate(error, source) from None
+
+
+def _is_folder_or_index(source: str) -> bool:
+    """Where tensors are whole, whatever their files say: an index has no room for parts."""
+    return source.endswith(".json") or os.path.isdir(source)  # noqa: PTH112
+
+
+def _sharding_info(source: str, metadata: Mapping[str, str]) -> Mapping[str, Any] | None:
+    text = metadata.get(SHARDING_INFO)
+    if text is None:
+        return None
+    try:
+        info = json.loads(text)
+    except ValueError as error:
+        raise SafetensorError(f"{printable(source)}: metadata {SHARDING_INFO!r}: not JSON: {error}") from None
+    if not isinstance(info, dict):
+        raise SafetensorError(f"{printable(source)}: metadata {SHARDING_INFO!r}: not an object")
+    return info
+
+
+def _offsets(source: str, name: str, ndim: int, info: Mapping[str, Any]) -> tuple[int, ...]:
+    entry = info.get(name)
+    offsets = entry.get("saved_offsets") if isinstance(entry, dict) else None
+    if (
+        not isinstance(offsets, list)
+        or len(offsets) != ndim
+        or not all(type(offset) is int and 0 <= offset < 1 << 63 for offset in offsets)
+    ):
+        raise SafetensorError(
+            f"{printable(source)}: tensor {name!r}: metadata {SHARDING_INFO!r} has {entry!r}, not the {ndim} offsets "
+            "of its part"
+        )
+    return tuple(offsets)
+
+
+def _filled(parts: list[_Saved]) -> list[_Saved]:
+    """Those that have elements; or one, of a tensor that has none."""
+    return [part for part in parts if math.prod(part.box.shape)] or parts[:1]
+
+
+def _whole(name: str, parts: list[_Saved]) -> TensorStorageMetadata:
+    """The tensor that the parts make up."""
+    first = parts[0]
+    for part in parts:
+        if (part.dtype, len(part.box.shape)) != (first.dtype, len(first.box.shape)):
+            raise SafetensorError(
+                f"{printable(part.source)}: tensor {name!r}: {part.dtype} of {len(part.box.shape)} dimensions, but "
+                f"{first.dtype} of {len(first.box.shape)} in {printable(first.source)}"
+            )
+    # The same as torch's own reader takes: files do not have the sizes of whole tensors.
+    ends = [[offset + size for offset, size in zip(*part.box, strict=True)] for part in parts]
+    size = [max(end) for end in zip(*ends, strict=True)]
+    filled = _filled(parts)
+    if len(parts) > 1 or any(first.box.offsets):
+        _check_tiled(name, size, filled)
+    chunks = [ChunkStorageMetadata(torch.Size(part.box.offsets), torch.Size(part.box.shape)) for part in filled]
+    return TensorStorageMetadata(TensorProperties(dtype=first.dtype), torch.Size(size), chunks)
+
+
+def _check_tiled(name: str, size: list[int], parts: list[_Saved]) -> None:
+    boxes = {part.box for part in parts if math.prod(part.box.shape)}
+    if len(boxes) == len(parts) and is_tiled(size, boxes):  # which is soon said, and true of all meshes
+        return
+    for number, part in enumerate(parts):
+        for other in parts[:number]:
+            if _overlap(part.box, other.box):
+                raise SafetensorError(
+                    f"{printable(part.source)}: tensor {name!r}: its {_text(part.box)} overlap the {_text(other.box)} "
+                    f"in {printable(other.source)}; is a file left of another checkpoint?"
+                )
+    held = sum(math.prod(part.box.shape) for part in parts)
+    if held != math.prod(size):
+        raise SafetensorError(
+            f"{printable(parts[0].source)}: tensor {name!r}: this file and {len(parts) - 1} more hold {held} of the "
+            f"{math.prod(size)} elements of its shape {size}; is a file missing?"
+        )
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return all(
+        begin < other_begin + other_size and other_begin < begin + size
+        for begin, size, other_begin, other_size in zip(*one, *other, strict=True)
+    )
+
+
+def _text(box: Box) -> str:
+    return f"elements at {list(box.offsets)} of shape {list(box.shape)}"
