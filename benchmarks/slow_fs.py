@@ -1,13 +1,16 @@
-"""A slow, read-only file system over a folder: ``python -m benchmarks.slow_fs FOLDER MOUNT`` until it is unmounted.
+"""A slow, read-only file system over a folder: ``python -m benchmarks.slow_fs FOLDER MOUNT BANDWIDTH LATENCY COUNTS``.
 
-Like a network file system: every request waits, and all of them share a bandwidth. Needs libfuse 3 and mfusepy.
+Like a network file system: every request waits, and all of them share a bandwidth. Hard links of a file are files of
+their own to the page cache, as they are to several hosts. Until it is unmounted. Needs libfuse 3 and mfusepy.
 """
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -23,11 +26,35 @@ LATENCY = 1e-3  # seconds a request
 BANDWIDTH = 400e6  # bytes a second, of all requests together
 
 
+class Counts:
+    """What a mount has been asked for, in a file that the server shares."""
+
+    _FORMAT = struct.Struct("=QQ")
+
+    def __init__(self, path: Path) -> None:
+        path.touch()
+        os.truncate(path, self._FORMAT.size)
+        with path.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), self._FORMAT.size)
+
+    def add(self, size: int) -> None:
+        requests, nbytes = self.get()
+        self._FORMAT.pack_into(self._memory, 0, requests + 1, nbytes + size)
+
+    def get(self) -> tuple[int, int]:
+        """Requests, and bytes read."""
+        return self._FORMAT.unpack_from(self._memory)
+
+
 @contextlib.contextmanager
-def mounted(settings: Settings, folder: Path, mount: Path) -> Iterator[None]:
+def mounted(
+    settings: Settings, folder: Path, mount: Path, bandwidth: float = BANDWIDTH, latency: float = LATENCY
+) -> Iterator[Counts]:
     """Shows ``folder`` at ``mount``; raises CannotRunError where the system has no FUSE."""
     mount.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "benchmarks.slow_fs", str(folder), str(mount)]
+    counts = settings.disk / "slow-fs.counts"
+    numbers = str(bandwidth), str(latency), str(counts)
+    command = [sys.executable, "-m", "benchmarks.slow_fs", str(folder), str(mount), *numbers]
     paths = os.pathsep.join([str(settings.peers / "mfusepy"), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": paths}
     log_path = settings.disk / "slow-fs.log"
@@ -40,7 +67,7 @@ def mounted(settings: Settings, folder: Path, mount: Path) -> Iterator[None]:
                 last_words = log_path.read_text(errors="replace").strip().splitlines()[-1:]
                 raise CannotRunError(f"no FUSE here (apt-get install fuse3): {' '.join(last_words)}")
             time.sleep(0.05)
-        yield
+        yield Counts(counts)
     finally:
         unmount = shutil.which("fusermount3") or shutil.which("fusermount")
         if unmount is not None and os.path.ismount(mount):
@@ -52,22 +79,25 @@ def mounted(settings: Settings, folder: Path, mount: Path) -> Iterator[None]:
 class Throttle:
     """When a request of so many bytes may be answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, bandwidth: float, latency: float, counts: Counts) -> None:
+        self._bandwidth, self._latency = bandwidth, latency
+        self._counts = counts
         self._lock = threading.Lock()
         self._free_at = 0.0
 
     def wait(self, size: int) -> None:
         with self._lock:
             now = time.monotonic()
-            self._free_at = max(now, self._free_at) + size / BANDWIDTH
-            answer_at = self._free_at + LATENCY
+            self._free_at = max(now, self._free_at) + size / self._bandwidth
+            answer_at = self._free_at + self._latency
+            self._counts.add(size)
         time.sleep(answer_at - now)
 
 
-def serve(folder: str, mount: str) -> None:
+def serve(folder: str, mount: str, bandwidth: str, latency: str, counts: str) -> None:
     import mfusepy
 
-    throttle = Throttle()
+    throttle = Throttle(float(bandwidth), float(latency), Counts(Path(counts)))
 
     class SlowFolder(mfusepy.Operations):
         use_ns = True

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -61,17 +61,33 @@ def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any, ti
 
 
 def outcomes_of_ranks(
-    world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 60, group_timeout: float = 30
+    world_size: int,
+    function: Callable[..., Any],
+    *arguments: Any,
+    timeout: float = 60,
+    group_timeout: float = 30,
+    before: Callable[[int], None] | None = None,
 ) -> list[Outcome]:
-    """The same for ranks that may fail. ``group_timeout``: seconds that the group waits for one that does not come."""
+    """The same for ranks that may fail. ``group_timeout``: seconds that the group waits for one that does not come.
+    ``before`` is called with the rank before there is a group.
+    """
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
-        ranks = [_start(function, arguments, (rank, world_size, store, group_timeout)) for rank in range(world_size)]
+        places = [_Place(rank, world_size, store, group_timeout, before) for rank in range(world_size)]
+        ranks = [_start(function, arguments, place) for place in places]
         end = time.monotonic() + timeout
         return [_finish(process, answers, end) for process, answers in ranks]
 
 
-def _start(function: Callable[..., Any], arguments: tuple[Any, ...], place: tuple[int, int, str, float]) -> Any:
+class _Place(NamedTuple):
+    rank: int
+    world_size: int
+    store: str
+    group_timeout: float
+    before: Callable[[int], None] | None
+
+
+def _start(function: Callable[..., Any], arguments: tuple[Any, ...], place: _Place) -> Any:
     answers, sender = _CONTEXT.Pipe(duplex=False)
     process = _CONTEXT.Process(target=_run, args=(function, arguments, place, sender), daemon=True)
     process.start()
@@ -79,14 +95,13 @@ def _start(function: Callable[..., Any], arguments: tuple[Any, ...], place: tupl
     return process, answers
 
 
-def _run(
-    function: Callable[..., Any], arguments: tuple[Any, ...], place: tuple[int, int, str, float], sender: Any
-) -> None:
+def _run(function: Callable[..., Any], arguments: tuple[Any, ...], place: _Place, sender: Any) -> None:
     faulthandler.enable()
     torch.set_num_threads(1)
-    rank, world_size, store, group_timeout = place
-    timeout = datetime.timedelta(seconds=group_timeout)
-    dist.init_process_group("gloo", f"file://{store}", timeout, world_size, rank)
+    if place.before is not None:
+        place.before(place.rank)
+    timeout = datetime.timedelta(seconds=place.group_timeout)
+    dist.init_process_group("gloo", f"file://{place.store}", timeout, place.world_size, place.rank)
     try:
         outcome = Outcome(function(*arguments))
     except BaseException as error:

@@ -117,7 +117,7 @@ def test_every_dtype(tmp_path) -> None:
 @contextlib.contextmanager
 def small_blocks(size: int = 4096) -> Iterator[None]:
     """So that tensors and their rows are cut, and there are several rounds."""
-    with mock.patch.object(_share, "_BLOCK", size):
+    with mock.patch.object(_share, "block_of", return_value=size):
         yield
 
 
@@ -132,18 +132,34 @@ def test_many_rounds(tmp_path) -> None:
     run_ranks(3, broadcasts_in_many_rounds, tmp_path / "x")
 
 
-def test_cut_ranges_make_up_a_tensor_and_each_is_one_range() -> None:
-    for shape in [(), (5,), (3, 4), (2, 1, 7), (1, 1, 9), (2, 3, 4, 5), (0, 3)]:
-        for limit in (4, 12, 40, 1000):
-            covered = torch.zeros(shape, dtype=torch.int32)
-            places = torch.arange(max(covered.numel(), 1))[: covered.numel()].reshape(shape)
-            for box in _share._ranges(shape, 4, limit):
-                part = tuple(slice(o, o + n) for o, n in zip(box.offsets, box.shape, strict=True))
-                covered[part] += 1
-                flat = places[part].flatten()
-                assert flat.numel() * 4 <= limit
+def test_pieces_make_up_the_tensors_and_each_is_one_range_within_its_block() -> None:
+    shapes = [(), (5,), (3, 4), (2, 1, 7), (1, 1, 9), (2, 3, 4, 5), (0, 3), (400, 2)]
+    whole = LocalBox((), ())
+    tensors = [Shared(str(number), shape, torch.int32, whole, torch.empty(0)) for number, shape in enumerate(shapes)]
+    covered = [torch.zeros(shape, dtype=torch.int32) for shape in shapes]
+    for limit in (64 * 17, 64 * 20, 10_000):
+        for block in _share._blocks(tensors, limit):
+            end = 64
+            for piece in block:
+                assert piece.begin == end
+                end += -(-math.prod(piece.box.shape) * 4 // 64) * 64
+                shape = shapes[piece.tensor]
+                part = tuple(slice(o, o + n) for o, n in zip(piece.box.offsets, piece.box.shape, strict=True))
+                covered[piece.tensor][part] += 1
+                flat = torch.arange(math.prod(shape)).reshape(shape)[part].flatten()
                 assert torch.equal(flat, torch.arange(int(flat[0]), int(flat[0]) + flat.numel()))
-            assert bool((covered == 1).all()), (shape, limit)
+            assert end <= limit
+    assert all(bool((of_tensor == 3).all()) for of_tensor in covered)
+
+
+def test_rounds_are_filled_evenly() -> None:
+    """What takes one block and a bit more of each rank goes in two halves."""
+    size = 4 * block_of(4) * 5 // 4
+    one = Shared("a", (size // 1024, 1024), torch.uint8, LocalBox((), ()), torch.empty(0))
+    blocks = list(_share._blocks([one], _share._block_size([one], 4)))
+    sizes = [sum(math.prod(piece.box.shape) for piece in block) for block in blocks]
+    assert len(sizes) == 8
+    assert max(sizes) < block_of(4) * 0.7
 
 
 # --- bytes ---------------------------------------------------------------------------------------

@@ -7,14 +7,16 @@ import math
 import os
 from typing import Literal, NamedTuple
 
-__all__ = ["BLOCK", "Choice", "Hardware", "Strategy", "Work", "choose", "seconds"]
+__all__ = ["PLANNING", "Choice", "Hardware", "Strategy", "Work", "block_of", "choose", "seconds"]
 
 Strategy = Literal["independent", "broadcast", "everything"]
 
-#: Bytes that a rank reads of a round of "broadcast".
-BLOCK = 16 << 20
-#: Seconds to parse what a header says of a tensor.
-PARSING = 1e-6
+#: Of a round of "broadcast" each rank reads a block of at most so many bytes...
+_BLOCK = 16 << 20
+#: ...and receives no more than so many from all.
+_ROUND = 256 << 20
+#: Seconds that a rank's own work on a tensor takes: to find its part of it, and to make a DTensor.
+PLANNING = 7e-5
 #: What Hardware takes from the environment, as TORCH_SAFETENSORS_ and the field's name in capitals.
 PREFIX = "TORCH_SAFETENSORS_"
 
@@ -29,6 +31,8 @@ class Hardware:
     client_bandwidth: float = 2e9
     #: Seconds until the storage answers a request.
     storage_latency: float = 1e-3
+    #: Requests a second that it answers to all ranks together.
+    storage_requests: float = 1e5
     #: Bytes a second that a rank gets from, and at the same time gives to, other ranks.
     network_bandwidth: float = 1e9
     #: Seconds that a message takes, however short.
@@ -103,30 +107,41 @@ class Choice(NamedTuple):
     reason: str
 
 
-def seconds(strategy: Strategy, work: Work, hardware: Hardware, block: int = BLOCK) -> float:
+def block_of(ranks: int) -> int:
+    """Bytes that each rank reads of a round of "broadcast"."""
+    return min(_BLOCK, _ROUND // ranks)
+
+
+def seconds(strategy: Strategy, work: Work, hardware: Hardware, block: int | None = None) -> float:
     """Until the last rank has its tensors.
 
-    All ranks read the header at the same time and parse it. Then with "independent" each rank reads what it needs, and
+    All ranks read the header at the same time and plan. Then with "independent" each rank reads what it needs, and
     with "everything" the whole checkpoint. With "broadcast" each rank reads what it alone needs, then the group what
     several need, in rounds.
     """
-    opening = 2 * hardware.storage_latency + _reading(work.header * work.ranks, work.header, 0, hardware)
-    opening += work.tensors * PARSING
+    ranks = work.ranks
+    opening = 2 * hardware.storage_latency + _reading(hardware, ranks, work.header * ranks, work.header, 2)
+    opening += work.tensors * PLANNING
+    stored = work.from_storage(strategy)
     if strategy == "everything":
-        return opening + _reading(work.from_storage(strategy), work.of_checkpoint, 1, hardware)
+        return opening + _reading(hardware, ranks, stored, work.of_checkpoint, 1)
     if strategy == "independent":
-        return opening + _reading(work.from_storage(strategy), work.of_one_rank, work.requests, hardware)
+        return opening + _reading(hardware, ranks, stored, work.of_one_rank, work.requests)
     alone = work.unique - work.shared
     # The rank that needs most is taken to be the one that needs most alone.
     of_one = min(alone, work.of_one_rank)
-    reading = _reading(alone, of_one, work.requests, hardware) if alone else 0.0
-    return opening + reading + _rounds(work, hardware, block)
+    reading = _reading(hardware, ranks, alone, of_one, work.requests) if alone else 0.0
+    return opening + reading + _rounds(work, hardware, block or block_of(ranks))
 
 
-def _reading(of_all: float, of_one: float, requests: float, hardware: Hardware) -> float:
-    """The storage's bandwidth, the rank's, or the latency of many small requests, whichever takes longest."""
-    waiting = math.ceil(requests / hardware.requests_in_flight) * hardware.storage_latency
-    return max(of_all / hardware.storage_bandwidth, of_one / hardware.client_bandwidth, waiting)
+def _reading(hardware: Hardware, ranks: int, of_all: float, of_one: float, requests: float) -> float:
+    """The longest of what bandwidths and numbers of requests, of the storage and of one rank, make it take."""
+    return max(
+        of_all / hardware.storage_bandwidth,
+        of_one / hardware.client_bandwidth,
+        requests * ranks / hardware.storage_requests,
+        math.ceil(requests / hardware.requests_in_flight) * hardware.storage_latency,
+    )
 
 
 def _rounds(work: Work, hardware: Hardware, block: int) -> float:
@@ -135,7 +150,7 @@ def _rounds(work: Work, hardware: Hardware, block: int) -> float:
         return 0.0
     block = min(block, math.ceil(work.shared / work.ranks))
     rounds = work.shared / (work.ranks * block)
-    read = _reading(work.ranks * block, block, 1, hardware)
+    read = _reading(hardware, work.ranks, work.ranks * block, block, 1)
     others = work.ranks - 1
     gather = others * (block / hardware.network_bandwidth + hardware.network_latency)
     return read + (rounds - 1) * max(read, gather) + gather

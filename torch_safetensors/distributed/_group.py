@@ -9,13 +9,17 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["ElsewhereError", "check_same", "group_of", "lost_ranks", "together", "world"]
+__all__ = ["ElsewhereError", "LostError", "check_same", "group_of", "lost_ranks", "together", "world"]
 
 T = TypeVar("T")
 
 
 class ElsewhereError(RuntimeError):
     """What a rank raises where another one's error, which says more, kept it from going on."""
+
+
+class LostError(RuntimeError):
+    """What a rank raises that another one left alone."""
 
 
 def group_of(mesh: DeviceMesh) -> dist.ProcessGroup:
@@ -47,7 +51,7 @@ def lost_ranks(source: str, doing: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of gloo, and DistBackendError of others, which is one
-        raise RuntimeError(f"{source}: another rank was lost while {doing}: {error}") from error
+        raise LostError(f"{source}: another rank was lost while {doing}: {error}") from error
 
 
 def together(group: dist.ProcessGroup, source: str, doing: str, action: Callable[[], T]) -> list[T]:

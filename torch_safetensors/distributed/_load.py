@@ -17,7 +17,7 @@ from .._arguments import PathLike, operator_filename
 from .._errors import printable, translate
 from ._boxes import LocalBox, Read, copies, local_box, read_boxes
 from ._cost import Hardware, Work, choose
-from ._group import check_same, group_of, together
+from ._group import LostError, check_same, group_of, together
 from ._share import Shared, read_shared
 
 __all__ = ["Part", "Placements", "Strategy", "agree", "describe", "load_file", "open_together", "read_parts"]
@@ -126,7 +126,7 @@ class translated:  # noqa: N801 (used as a function)
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, RuntimeError):
+        if isinstance(error, RuntimeError) and not isinstance(error, LostError):
             other = translate(error, self._path)
             if other is not error:
                 raise other from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from ._boxes import LocalBox, Read, read_boxes
+from ._cost import block_of
 from ._group import ElsewhereError, lost_ranks
 
 __all__ = ["Shared", "read_shared"]
@@ -18,12 +20,10 @@ __all__ = ["Shared", "read_shared"]
 #: The name torch gives it since 2.13, and the one before.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
-#: Of a round, each rank reads a block of at most this size...
-_BLOCK = 16 << 20
-#: ...and receives no more than this from all.
-_ROUND = 256 << 20
 #: Where tensors begin in a block. The first so many bytes say whether the block could be read.
 _ALIGNMENT = 64
+#: Rows are so small that a block holds at least so many, and little of it is left over.
+_ROWS = 16
 
 
 class Shared(NamedTuple):
@@ -55,20 +55,18 @@ def read_shared(handle: Any, source: str, tensors: Sequence[Shared], group: dist
         ElsewhereError: another rank could not read its block; that one raises why.
     """
     ranks, rank = group.size(), group.rank()
-    limit = max(min(_BLOCK, _ROUND // ranks), 4 * _ALIGNMENT)
-    blocks = list(_blocks(tensors, limit))
+    blocks = list(_blocks(tensors, _block_size(tensors, ranks)))
     if not blocks:
         return
-    size = max(_end(block[-1], tensors) for block in blocks)
     device = _device_of(tensors)
-    rounds = range(math.ceil(len(blocks) / ranks))
+    rounds = [blocks[begin : begin + ranks] for begin in range(0, len(blocks), ranks)]
+    sizes = [max(_end(block[-1], tensors) for block in of_round) for of_round in rounds]
 
     def read(number: int) -> tuple[torch.Tensor, Exception | None]:
-        buffer = torch.zeros(size, dtype=torch.uint8, device=device)
-        mine = number * ranks + rank
+        buffer = torch.zeros(sizes[number], dtype=torch.uint8, device=device)
         try:
-            if mine < len(blocks):
-                read_boxes(handle, [_read(buffer, piece, tensors) for piece in blocks[mine]])
+            if rank < len(rounds[number]):
+                read_boxes(handle, [_read(buffer, piece, tensors) for piece in rounds[number][rank]])
         except Exception as error:
             buffer[0] = 1
             return buffer, error
@@ -76,16 +74,16 @@ def read_shared(handle: Any, source: str, tensors: Sequence[Shared], group: dist
 
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read, 0)
-        for number in rounds:
+        for number, of_round in enumerate(rounds):
             own, error = ahead.result()
             if number + 1 < len(rounds):
                 ahead = reader.submit(read, number + 1)
-            all_blocks = torch.empty(ranks * size, dtype=torch.uint8, device=device)
+            all_blocks = torch.empty(ranks * sizes[number], dtype=torch.uint8, device=device)
             with lost_ranks(source, "passing on what was read"):
                 _all_gather(all_blocks, own, group=group)
-            by_rank = all_blocks.view(ranks, size)
+            by_rank = all_blocks.view(ranks, sizes[number])
             _check(error, by_rank, source)
-            for block, buffer in zip(blocks[number * ranks : (number + 1) * ranks], by_rank, strict=False):
+            for block, buffer in zip(of_round, by_rank, strict=False):
                 for piece in block:
                     _copy_common(tensors[piece.tensor], piece, _view(buffer, piece, tensors))
 
@@ -103,43 +101,67 @@ def _device_of(tensors: Sequence[Shared]) -> torch.device:
     return tensors[0].out.device
 
 
+def _block_size(tensors: Sequence[Shared], ranks: int) -> int:
+    """The most that fits in a round; less where the last round, or the only one, would be nearly empty otherwise."""
+    limit = block_of(ranks)
+    total = sum(_aligned(math.prod(tensor.shape) * tensor.dtype.itemsize) for tensor in tensors)
+    rounds = math.ceil(total / (ranks * limit))
+    even = math.ceil(total / (max(rounds, 1) * ranks))
+    # Rows do not fill a block to the end.
+    return max(min(limit, even + even // _ROWS), _ALIGNMENT * (1 + _ROWS))
+
+
 def _blocks(tensors: Sequence[Shared], limit: int) -> Iterator[list[_Piece]]:
+    """Fills blocks one after the other; where a tensor does not fit, its other rows are in the next."""
     block: list[_Piece] = []
     end = _ALIGNMENT
     for index, tensor in enumerate(tensors):
-        for box in _ranges(tensor.shape, tensor.dtype.itemsize, limit - _ALIGNMENT):
-            nbytes = _aligned(math.prod(box.shape) * tensor.dtype.itemsize)
-            if block and end + nbytes > limit:
-                yield block
-                block, end = [], _ALIGNMENT
-            block.append(_Piece(index, box, end))
-            end += nbytes
+        for run in _runs(tensor.shape, tensor.dtype.itemsize, (limit - _ALIGNMENT) // _ROWS):
+            begin = 0
+            while begin < run.rows:
+                rows = min((limit - end) // run.nbytes, run.rows - begin)
+                if rows > 0:
+                    block.append(_Piece(index, run.box(begin, rows), end))
+                    begin += rows
+                    end += _aligned(rows * run.nbytes)
+                if begin < run.rows:
+                    yield block
+                    block, end = [], _ALIGNMENT
     if block:
         yield block
 
 
-def _ranges(shape: tuple[int, ...], itemsize: int, limit: int) -> Iterator[LocalBox]:
-    """Cuts a tensor into parts that are each one range of its bytes, of at most ``limit``."""
+class _Run(NamedTuple):
+    """Rows of a tensor that follow each other in the file."""
+
+    #: Where they are, in the dimensions outside of that of the rows.
+    outer: tuple[int, ...]
+    rows: int
+    #: The shape of one; None of a tensor without dimensions, which is one row.
+    row: tuple[int, ...] | None
+    #: Of one row.
+    nbytes: int
+
+    def box(self, begin: int, rows: int) -> LocalBox:
+        if self.row is None:
+            return LocalBox((), ())
+        offsets = (*self.outer, begin, *(0 for _ in self.row))
+        return LocalBox(offsets, (*(1 for _ in self.outer), rows, *self.row))
+
+
+def _runs(shape: tuple[int, ...], itemsize: int, most: int) -> Iterator[_Run]:
+    """Of the outermost dimension whose rows have at most so many bytes."""
     if 0 in shape:
         return
-    inner = itemsize * math.prod(shape)
-    dim = 0
-    while dim < len(shape) and inner // shape[dim] > limit:
-        inner //= shape[dim]
-        dim += 1
-    if dim == len(shape):
-        yield LocalBox((0,) * dim, tuple(shape))
+    if not shape:
+        yield _Run((), 1, None, itemsize)
         return
-    row = inner // shape[dim]
-    step = max(limit // row, 1)
-    for number in range(math.prod(shape[:dim])):
-        outer = []
-        for size in reversed(shape[:dim]):
-            number, index = divmod(number, size)
-            outer.append(index)
-        for begin in range(0, shape[dim], step):
-            offsets = (*reversed(outer), begin, *(0 for _ in shape[dim + 1 :]))
-            yield LocalBox(offsets, (*(1 for _ in outer), min(step, shape[dim] - begin), *shape[dim + 1 :]))
+    dim, nbytes = 0, itemsize * math.prod(shape[1:])
+    while nbytes > most:
+        dim += 1
+        nbytes //= shape[dim]
+    for outer in itertools.product(*map(range, shape[:dim])):
+        yield _Run(outer, shape[dim], tuple(shape[dim + 1 :]), nbytes)
 
 
 def _aligned(nbytes: int) -> int:
