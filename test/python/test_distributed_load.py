@@ -26,6 +26,9 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import torch_safetensors as ts
 from torch_safetensors import SafetensorError
 from torch_safetensors.distributed import _load, _share, load_file, load_model
+from torch_safetensors.distributed._boxes import LocalBox
+from torch_safetensors.distributed._cost import block_of
+from torch_safetensors.distributed._share import Shared
 
 STRATEGIES = ["independent", "broadcast", "auto"]
 
