@@ -21,7 +21,8 @@ from torch.distributed.checkpoint.metadata import (
 from .._arguments import PathLike, operator_filename, split_names
 from .._checkpoint_files import RANK_SHARD
 from .._errors import SafetensorError, printable, translate
-from ._deal import Box, is_tiled
+from ._boxes import LocalBox
+from ._deal import is_tiled
 
 __all__ = ["SHARDING_INFO", "open_source", "read_saved_boxes"]
 
@@ -35,7 +36,7 @@ class _Saved(NamedTuple):
 
     source: str
     dtype: torch.dtype
-    box: Box
+    box: LocalBox
 
 
 def open_source(source: str) -> Any:
@@ -88,7 +89,7 @@ def _parts_of(source: str) -> Iterator[tuple[str, _Saved]]:
             tensor = handle._get_meta(name)
             shape = tuple(tensor.shape)
             offsets = (0,) * len(shape) if info is None else _offsets(source, name, len(shape), info)
-            yield name, _Saved(source, tensor.dtype, Box(offsets, shape))
+            yield name, _Saved(source, tensor.dtype, LocalBox(offsets, shape))
     except RuntimeError as error:
         raise translate(error, source) from None
 
@@ -169,12 +170,12 @@ def _check_tiled(name: str, size: list[int], parts: list[_Saved]) -> None:
         )
 
 
-def _overlap(one: Box, other: Box) -> bool:
+def _overlap(one: LocalBox, other: LocalBox) -> bool:
     return all(
         begin < other_begin + other_size and other_begin < begin + size
         for begin, size, other_begin, other_size in zip(*one, *other, strict=True)
     )
 
 
-def _text(box: Box) -> str:
+def _text(box: LocalBox) -> str:
     return f"elements at {list(box.offsets)} of shape {list(box.shape)}"
