@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch_safetensors.distributed._cost import Hardware, Strategy, Work, choose, seconds
+from torch_safetensors.distributed._cost import Hardware, Strategy, Work, block_of, choose, seconds
 
 from .distributed.simulation import simulate
 from .plot import FAINT, OTHER, OURS, load_pyplot
@@ -30,6 +30,7 @@ CLUSTER = Hardware(
     network_bandwidth=10e9,
     network_latency=2e-5,
 )
+SIMULATED_ROUNDS = 20
 STRATEGIES: tuple[Strategy, ...] = ("independent", "broadcast", "everything")
 #: Where lines lie on each other all of them can be seen.
 STYLES: dict[Strategy, dict[str, Any]] = {
@@ -65,9 +66,22 @@ def points(ranks: Sequence[int], nbytes: int, tensors: int, hardware: Hardware, 
         for count in ranks:
             work = work_of(layout, count, nbytes, tensors)
             for strategy in STRATEGIES:
-                simulated = simulate(strategy, work, hardware, jitter=jitter)
+                simulated = simulate_at_length(strategy, work, hardware, jitter)
                 found.append(Point(layout, count, strategy, seconds(strategy, work, hardware), simulated))
     return found
+
+
+def simulate_at_length(strategy: Strategy, work: Work, hardware: Hardware, jitter: float) -> float:
+    """Of thousands of equal rounds the first are simulated; the others take as long as the last of these."""
+    of_round = work.ranks * block_of(work.ranks)
+    rounds = work.shared / of_round
+    if strategy != "broadcast" or rounds <= 2 * SIMULATED_ROUNDS:
+        return simulate(strategy, work, hardware, jitter=jitter)
+    some, more = (
+        simulate(strategy, dataclasses.replace(work, unique=shared, shared=shared), hardware, jitter=jitter)
+        for shared in (SIMULATED_ROUNDS * of_round, 2 * SIMULATED_ROUNDS * of_round)
+    )
+    return more + (more - some) * (rounds / SIMULATED_ROUNDS - 2)
 
 
 def rows(found: Sequence[Point], nbytes: int, tensors: int, hardware: Hardware) -> list[list[str]]:

@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from torch_safetensors.distributed._cost import PREFIX, Hardware, Strategy, Work, choose, seconds
 
@@ -106,11 +107,14 @@ def hardware_of(options: argparse.Namespace) -> Hardware:
 
 def measure(options: argparse.Namespace, say: Any) -> tuple[list[Result], dict[str, Any]]:
     """Raises CannotRunError where the system cannot be made slow."""
-    os.environ.update({PREFIX + name.upper(): str(value) for name, value in vars(hardware_of(options)).items()})
+    told = {PREFIX + name.upper(): str(value) for name, value in vars(hardware_of(options)).items()}
     shapes = shapes_of(options.megabytes)
     options.dir.mkdir(parents=True, exist_ok=True)
     results = []
-    with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.dir) as name:
+    with (
+        mock.patch.dict(os.environ, told),  # which the ranks inherit
+        tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.dir) as name,
+    ):
         settings = Settings(Path(name), Path(name), peers=options.peers_folder)
         folder, mount = settings.disk / "behind", settings.disk / "mount"
         write(folder, shapes, max(options.ranks))

@@ -21,6 +21,8 @@ has_gtest() { [ "$group" = build ] || has_header gtest/gtest.h; }
 has_httplib() { [ "$group" = build ] || { has_header httplib.h && command -v pkg-config && command -v curl; } >/dev/null; }
 has_clang() { [ "$group" != fuzz ] || { command -v clang++-19 && command -v llvm-cov-19; } >/dev/null; }
 has_chromium() { [ "$group" != plot ] || command -v chromium >/dev/null; }
+# For tests with several hosts.
+has_iproute2() { [ "$group" = build ] || { command -v ip && command -v tc; } >/dev/null; }
 has_venv() { [ -x "$python" ] || "$base_python" -c 'import ensurepip, venv' 2>/dev/null; }
 has_python_h() {
   "$base_python" -c 'import os, sys, sysconfig
@@ -33,6 +35,7 @@ missing_packages() {
   has_httplib || echo libcpp-httplib-dev pkg-config curl
   has_clang || echo clang-19 libclang-rt-19-dev llvm-19
   has_chromium || echo chromium
+  has_iproute2 || echo iproute2
   has_venv || echo python3-venv
   has_python_h || echo python3-dev
 }

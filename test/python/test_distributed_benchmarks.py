@@ -27,6 +27,12 @@ def test_simulation_and_formulas_agree(ranks: int, layout: str, strategy: Strate
     assert simulate(strategy, work, SLOW) == pytest.approx(seconds(strategy, work, SLOW), rel=0.02)
 
 
+def test_equal_rounds_are_not_all_simulated() -> None:
+    work = distributed_cost.work_of("replicated", 16, 10**11, 1)
+    found = distributed_cost.simulate_at_length("broadcast", work, SLOW, 0)
+    assert found == pytest.approx(simulate("broadcast", work, SLOW), rel=0.01)
+
+
 @pytest.mark.parametrize("strategy", ["independent", "broadcast"])
 def test_many_small_requests_are_simulated(strategy: Strategy) -> None:
     work = Work(50, own=10**6, unique=10**6, shared=0, requests=1000)

@@ -24,6 +24,8 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 _ALIGNMENT = 64
 #: Rows are so small that a block holds at least so many, and little of it is left over.
 _ROWS = 16
+#: complex128.
+_LARGEST_NUMBER = 16
 
 
 class Shared(NamedTuple):
@@ -107,8 +109,8 @@ def _block_size(tensors: Sequence[Shared], ranks: int) -> int:
     total = sum(_aligned(math.prod(tensor.shape) * tensor.dtype.itemsize) for tensor in tensors)
     rounds = math.ceil(total / (ranks * limit))
     even = math.ceil(total / (max(rounds, 1) * ranks))
-    # Rows do not fill a block to the end.
-    return max(min(limit, even + even // _ROWS), _ALIGNMENT * (1 + _ROWS))
+    # Rows do not fill a block to the end; the smallest holds so many of the largest numbers.
+    return max(min(limit, even + even // _ROWS), _ALIGNMENT + _ROWS * _LARGEST_NUMBER)
 
 
 def _blocks(tensors: Sequence[Shared], limit: int) -> Iterator[list[_Piece]]:
