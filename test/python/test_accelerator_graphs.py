@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +87,23 @@ def exports_and_packages(path: str, device: torch.device) -> None:
 
 def test_exported_and_packaged(path: str, device: torch.device, worker: Worker) -> None:
     worker(exports_and_packages, path, device, timeout=300)
+
+
+TORCH_ALONE = """
+import sys, torch
+file, device = sys.argv[1:]
+model, x = torch.nn.Linear(4, 4).to(device).eval(), torch.rand(2, 4, device=device)
+torch._inductor.aoti_compile_and_package(torch.export.export(model, (x,)), package_path=file)
+torch.testing.assert_close(torch._inductor.aoti_load_package(file)(x), model(x))
+assert not any("safetensors" in name for name in sys.modules)
+"""
+
+
+def test_a_package_of_torch_alone(device: torch.device, tmp_path: Path) -> None:
+    """If this dies, the deaths of the other tests of packages say nothing about us."""
+    command = [sys.executable, "-X", "faulthandler", "-c", TORCH_ALONE, tmp_path / "alone.pt2", str(device)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 class Scripted(torch.nn.Module):
