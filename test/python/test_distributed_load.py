@@ -26,7 +26,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import torch_safetensors as ts
 from torch_safetensors import SafetensorError
 from torch_safetensors.distributed import _load, _share, load_file, load_model
-from torch_safetensors.distributed._boxes import LocalBox
+from torch_safetensors.distributed._boxes import LocalBox, whole_from
 from torch_safetensors.distributed._cost import block_of
 from torch_safetensors.distributed._share import Shared
 
@@ -212,12 +212,12 @@ def counts_shared_bytes(path: Path) -> tuple[int, int]:
         mock.patch.object(_share, "read_boxes", counted),
         mock.patch.object(_load, "read_boxes", counted),
     ):
-        load_file(path, mesh_of(4), {"own": Shard(0)}, strategy="broadcast")
+        load_file(path, mesh_of(4), {"own": Shard(0), "columns": Shard(1)}, strategy="broadcast")
     return sum(sizes), max(sizes)
 
 
 def test_with_broadcast_the_group_reads_every_byte_once(tmp_path) -> None:
-    tensors = {"own": torch.rand(64, 100), "shared": torch.rand(1000, 30)}
+    tensors = {"own": torch.rand(64, 100), "shared": torch.rand(1000, 30), "columns": torch.rand(200, 60)}
     ts.save_file(tensors, tmp_path / "x")
     read = run_ranks(4, counts_shared_bytes, tmp_path / "x")
     assert sum(total for total, _ in read) == sum(tensor.nbytes for tensor in tensors.values())
@@ -451,3 +451,30 @@ def test_auto_says_what_it_chose_and_why(tmp_path) -> None:
     assert first[0].startswith(f"{tmp_path / 'x'}: broadcast: ")
     assert first[1].startswith(f"{tmp_path / 'x'}: independent: ")
     assert "1 MB/s of storage" in first[0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "placements", "expected"),
+    [
+        ((8, 1024), [Shard(0)], 2),
+        ((8, 1024), [Shard(1)], 1),
+        ((8, 1024), [Shard(-1)], 1),
+        ((8, 1024), [Replicate()], 2),
+        ((8, 1024), [Replicate(), Shard(1)], 1),
+        ((1, 1024), [Shard(1)], 2),  # one row has one part
+        ((8, 16384), [Shard(1)], 1),
+        ((8, 16385), [Shard(1)], 2),  # far apart
+        ((2, 4, 8), [Shard(1)], 1),
+        ((), [Replicate()], 0),
+    ],
+)
+def test_parts_of_short_rows_cost_whole_rows(shape, placements, expected) -> None:
+    assert whole_from(shape, 4, placements) == expected
+
+
+def test_what_short_rows_cost_is_counted() -> None:
+    part = _load.Part("a", (8, 1024), LocalBox((0, 256), (8, 256)), torch.empty(8, 256), copies=1, whole_from=1)
+    assert (part.is_shared, part.nbytes, part.nbytes_read) == (True, 32768, 32768)
+    part = part._replace(whole_from=2)
+    assert (part.is_shared, part.nbytes, part.nbytes_read) == (False, 32768, 8192)
+    assert part._replace(box=LocalBox((0, 1024), (8, 0)), whole_from=1).nbytes_read == 0

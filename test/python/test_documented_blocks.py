@@ -38,6 +38,11 @@ NOT_RUN = {
     "python setup.py -q build_ext --inplace && python -m benchmarks --device cuda --gigabytes 1 4 20": (
         "needs an accelerator"
     ),
+    "python -m benchmarks.distributed_load --ranks 1 2 4 --storage 50 --network 50 \\": (
+        "minutes; test_distributed_benchmarks.py runs the short form"
+    ),
+    "python -m benchmarks.distributed_load --network 100 --markdown": "as above",
+    "python -m benchmarks.distributed_cost --markdown --plot docs/distributed-costs.png": "as above",
     "# The Python tests on a library under sanitizers": "an hour, by hand",
     'load_file(str filename, Device device=cpu, *, str backend="auto", bool verify=False) -> Dict(str, Tensor)': (
         "test_site.py compares it with the operators"

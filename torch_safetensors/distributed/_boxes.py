@@ -12,7 +12,10 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import _StridedShard
 
-__all__ = ["LocalBox", "Read", "as_dtensor", "copies", "local_box", "local_part", "read_boxes"]
+__all__ = ["LocalBox", "Read", "as_dtensor", "copies", "local_box", "local_part", "read_boxes", "whole_from"]
+
+#: Bytes that file systems of networks read at least, and ahead, about.
+_AT_A_TIME = 64 << 10
 
 
 class LocalBox(NamedTuple):
@@ -91,6 +94,20 @@ def copies(ranks: int, mesh: DeviceMesh, placements: Sequence[Placement]) -> int
         if isinstance(placement, (Shard, _StridedShard))
     )
     return ranks // shards
+
+
+def whole_from(shape: Sequence[int], itemsize: int, placements: Sequence[Placement]) -> int:
+    """The dimension from which on a rank reads rows whole, also what other ranks hold of them.
+
+    Where the parts of a row are closer to each other than what storages read at a time, reading one brings the others.
+    ``len(shape)`` where that is not so.
+    """
+    for placement in placements:
+        if isinstance(placement, (Shard, _StridedShard)):
+            dim = placement.dim % max(len(shape), 1)
+            if math.prod(shape[:dim]) > 1 and itemsize * math.prod(shape[dim:]) <= _AT_A_TIME:
+                return dim
+    return len(shape)
 
 
 def read_boxes(handle: Any, reads: Iterable[Read]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate
 
 from .._arguments import PathLike, operator_filename
 from .._errors import printable, translate
-from ._boxes import LocalBox, Read, copies, local_box, read_boxes
+from ._boxes import LocalBox, Read, copies, local_box, read_boxes, whole_from
 from ._cost import Hardware, Work, choose
 from ._group import LostError, check_same, group_of, together
 from ._share import Shared, read_shared
@@ -40,6 +40,26 @@ class Part(NamedTuple):
     out: torch.Tensor
     #: How many ranks of the group hold the same part.
     copies: int
+    #: See ``whole_from``.
+    whole_from: int
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several ranks need the same bytes of the file; the same on all ranks."""
+        return self.copies > 1 or self.whole_from < len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the whole tensor."""
+        return math.prod(self.shape) * self.out.dtype.itemsize
+
+    @property
+    def nbytes_read(self) -> int:
+        """Where this rank reads its part itself."""
+        if 0 in self.box.shape:
+            return 0
+        shape = *self.box.shape[: self.whole_from], *self.shape[self.whole_from :]
+        return math.prod(shape) * self.out.dtype.itemsize
 
 
 def load_file(
@@ -88,7 +108,9 @@ def load_file(
             places = _for_mesh(rule(name), mesh)
             box = local_box(name, meta.shape, mesh, places)
             out = torch.empty(box.shape, dtype=meta.dtype, device=mesh.device_type)
-            planned.append((Part(name, tuple(meta.shape), box, out, copies(group.size(), mesh, places)), meta, places))
+            shape = tuple(meta.shape)
+            rows = whole_from(shape, meta.dtype.itemsize, places)
+            planned.append((Part(name, shape, box, out, copies(group.size(), mesh, places), rows), meta, places))
         return planned
 
     handle, planned = open_together(group, path, backend, plan)
@@ -142,7 +164,7 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
     """Reads what each rank wants of the same tensors, which are in the same order on all. Collective."""
     if strategy not in ("auto", "independent", "broadcast"):
         raise ValueError(f"strategy {strategy!r} is not one of 'auto', 'independent', 'broadcast'")
-    own = sum(_nbytes(part.box.shape, part) for part in parts)
+    own = sum(part.nbytes_read for part in parts)
     owns = together(group, source, "planning", lambda: own)
     work = _work(parts, owns)
     if strategy == "auto":
@@ -150,8 +172,8 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
         strategy = choice.strategy
         if group.rank() == 0:
             _log.info("%s: %s", source, choice.reason)
-    shared = [part for part in parts if strategy == "broadcast" and part.copies > 1]
-    alone = [part for part in parts if strategy != "broadcast" or part.copies <= 1]
+    shared = [part for part in parts if strategy == "broadcast" and part.is_shared]
+    alone = [part for part in parts if strategy != "broadcast" or not part.is_shared]
 
     def read_alone() -> None:
         read_boxes(handle, [Read(part.name, part.box.offsets, part.out) for part in alone])
@@ -172,8 +194,8 @@ def _shared(handle: Any, part: Part) -> Shared:
 
 
 def _work(parts: Sequence[Part], owns: list[int]) -> Work:
-    unique = sum(_nbytes(part.shape, part) for part in parts)
-    shared = sum(_nbytes(part.shape, part) for part in parts if part.copies > 1)
+    unique = sum(part.nbytes for part in parts)
+    shared = sum(part.nbytes for part in parts if part.is_shared)
     return Work(
         ranks=len(owns),
         own=sum(owns),
@@ -183,10 +205,6 @@ def _work(parts: Sequence[Part], owns: list[int]) -> Work:
         requests=max(len(parts), 1),
         tensors=len(parts),
     )
-
-
-def _nbytes(shape: Iterable[int], part: Part) -> int:
-    return math.prod(shape) * part.out.dtype.itemsize
 
 
 def _rule(placements: Placements | None, names: list[str], source: str) -> Callable[[str], _Of]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from .._arguments import PathLike
 from .._errors import printable
 from .._models import check_or_load, has_own_loading, memory_of
-from ._boxes import LocalBox, as_dtensor, copies, local_part
+from ._boxes import LocalBox, as_dtensor, copies, local_part, whole_from
 from ._group import world
 from ._load import Part, Strategy, agree, describe, open_together, read_parts
 
@@ -121,13 +121,15 @@ def _parts(handle: Any, state: Mapping[str, torch.Tensor], unexpected: list[str]
         shape = tuple(handle._get_meta(name).shape)
         if len(shape) != tensor.dim():  # a scalar, which old files hold as one element
             box, out = LocalBox((0,) * len(shape), shape), out.view(shape)
-        yield Part(name, shape, box, out, _copies(tensor, ranks))
+        yield Part(name, shape, box, out, *_sharing(tensor, ranks))
 
 
-def _copies(tensor: torch.Tensor, ranks: int) -> int:
-    if (spread := as_dtensor(tensor)) is not None:
-        return copies(ranks, spread.device_mesh, spread.placements)
-    return ranks
+def _sharing(tensor: torch.Tensor, ranks: int) -> tuple[int, int]:
+    """``copies`` and ``whole_from``."""
+    if (spread := as_dtensor(tensor)) is None:
+        return ranks, tensor.dim()
+    rows = whole_from(spread.shape, spread.dtype.itemsize, spread.placements)
+    return copies(ranks, spread.device_mesh, spread.placements), rows
 
 
 def _check_writable(handle: Any, part: Part, source: str) -> None:
