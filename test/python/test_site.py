@@ -15,6 +15,7 @@ from documented import ROOT, blocks
 
 import torch_safetensors
 import torch_safetensors.aoti
+import torch_safetensors.distributed
 
 sys.path.insert(0, str(ROOT / "scripts/site"))
 from cpp_declarations import Declaration, read_header
@@ -50,7 +51,11 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     assert [found for page in pages for found in fetched.findall(page.read_text())] == []
 
 
-@pytest.mark.parametrize("module", [torch_safetensors, torch_safetensors.aoti], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [torch_safetensors, torch_safetensors.aoti, torch_safetensors.distributed],
+    ids=lambda module: module.__name__,
+)
 def test_every_public_name_is_on_the_page(site: Path, module: object) -> None:
     wanted = {f"{module.__name__}.{name}" for name in module.__all__}
     assert wanted - anchors(site / "python-api.html") == set()

@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 
 #include "tensors/safetensors_file.h"
+#include "tensors/write_into.h"
 
 namespace torch_safetensors::tensors {
 namespace {
@@ -84,10 +85,14 @@ TEST_P(CheckpointTest, ReadsAcrossFilesInTheOrderAskedFor) {
     text += text_of(tensor) + "|";
   }
   EXPECT_EQ(text, "de|v|abc||wxyz|");
-  std::string a(3, '?'), b(4, '?');
-  const std::span<std::byte> destinations[] = {io::writable(a), io::writable(b)};
-  checkpoint.read_into(Entries{&checkpoint.entry("a"), &checkpoint.entry("b")}, destinations);
-  EXPECT_EQ(a + b, "abcwxyz");
+  const auto like = [&](std::string_view name) {
+    return at::empty_like(checkpoint.read(checkpoint.entry(name), at::kCPU));
+  };
+  const at::Tensor a = like("a"), b = like("b");
+  load_into(checkpoint, {"a", "b"}, {a, b});
+  EXPECT_EQ(text_of(a) + text_of(b), "abcwxyz");
+  load_into(checkpoint, {"b", "a"}, {b.narrow(0, 0, 2), a.narrow(0, 0, 1)}, {{{2}, {1}}});
+  EXPECT_EQ(text_of(a) + text_of(b), "bbcyzyz");
   checkpoint.will_need(entries);
 }
 
