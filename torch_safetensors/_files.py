@@ -71,7 +71,7 @@ def load_file(
             as there are cores. From URLs and regular files that are open, 8 by default; what can only be read from
             its beginning to its end is read by one.
         ring_size: bytes of host memory, pinned where the device can, through which tensors travel to it; by default
-            ``$TORCH_SAFETENSORS_RING_SIZE``, or 256 MiB.
+            ``$TORCH_SAFETENSORS_RING_SIZE``, or 64 MiB.
         verify: compare the data with the checksums that the file was saved with (``save_file(..., checksum=True)``),
             before it returns. Reads all of it; what goes to another device is read twice.
         names: the names, or glob patterns (``"encoder.*"``), of those to load.

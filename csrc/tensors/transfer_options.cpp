@@ -12,8 +12,9 @@
 namespace torch_safetensors::tensors {
 namespace {
 
-/// Several blocks of 16 MiB being read while others are copied.
-constexpr size_t kRingSize = size_t{256} << 20;
+/// Several blocks of 8 MiB being read while others are copied. Larger rings leave the processor's caches, and
+/// their bytes cross the memory bus twice more: docs/accelerators.md has figures.
+constexpr size_t kRingSize = size_t{64} << 20;
 
 /// What a copy of such a size takes is about what starting it takes.
 constexpr size_t kShareBelow = size_t{256} << 10;

@@ -22,7 +22,7 @@ struct TransferSettings {
 };
 
 /// The keyword, or else TORCH_SAFETENSORS_THREADS, TORCH_SAFETENSORS_RING_SIZE,
-/// TORCH_SAFETENSORS_SHARE_BELOW, or else 8 threads or as many as there are cores, 256 MiB, 256 KiB. Tensors
+/// TORCH_SAFETENSORS_SHARE_BELOW, or else 8 threads or as many as there are cores, 64 MiB, 256 KiB. Tensors
 /// share memory only where a backend's storage is plain memory. Throws ValueError (c10) for values that are
 /// not positive numbers.
 TransferSettings transfer_settings(c10::Device device, const TransferOptions& options);

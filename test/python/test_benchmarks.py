@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import accelerator, cli, plot, report, scaling
+from benchmarks import accelerator, cli, plot, report, scaling, transfers
 from benchmarks.case import CannotRunError, Case
 from benchmarks.cases import CASES, make_case
 from benchmarks.content import Content, Entry, WrongError
@@ -313,3 +313,10 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["--list"])
     printed = capsys.readouterr().out
     assert all(f"  {name} " in printed for name in CASES)
+
+
+def test_transfers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    transfers.main([str(tmp_path), "--device", "cpu", "--megabytes", "2", "--rounds", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| way |") for line in lines) == 6
+    assert not list(tmp_path.iterdir())

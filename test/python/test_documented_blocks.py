@@ -48,6 +48,8 @@ NOT_RUN = {
         "test_site.py compares it with the operators"
     ),
 }
+#: Pages that are programs for several ranks, and for how many.
+RANKS = {"docs/distributed.md": 4}
 #: Pages whose shell blocks another test runs.
 SHELL_ELSEWHERE = {"docs/deployment.md": "test_server.py::test_the_documented_blocks"}
 
@@ -88,8 +90,12 @@ def test_page_runs(page: str, tmp_path: Path, caches: Path) -> None:
     # A module, since TorchScript reads the source of classes.
     (modules / f"{name}.py").write_text(program(page, [block for block in blocks(page) if is_run_here(block)]))
     paths = [str(modules), str(Path(__file__).parent), python_path()]
+    launcher = [sys.executable]
+    if page in RANKS:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS[page]}", "--no-python"]
+        launcher += [sys.executable]
     done = subprocess.run(
-        [sys.executable, "-c", f"import {name}"],
+        [*launcher, "-c", f"import {name}"],
         cwd=folder,
         env={
             **os.environ,

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["ElsewhereError", "LostError", "check_same", "group_of", "lost_ranks", "together", "world"]
+__all__ = ["ElsewhereError", "LostError", "all_gather", "check_same", "group_of", "lost_ranks", "together", "world"]
 
 T = TypeVar("T")
+
+#: ``dist.all_gather_into_tensor``, which has another name since torch 2.13.
+all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class ElsewhereError(RuntimeError):
@@ -65,13 +70,48 @@ def together(group: dist.ProcessGroup, source: str, doing: str, action: Callable
         own = action(), None
     except Exception as raised:
         own = None, raised
-    outcomes: list[Any] = [own] * group.size()
     with lost_ranks(source, doing):
-        dist.all_gather_object(outcomes, own, group=group)
+        outcomes = _exchange(group, own)
     errors = [error for _, error in outcomes if error is not None]
     if errors:
         raise next((error for error in errors if not isinstance(error, ElsewhereError)), errors[0])
     return [result for result, _ in outcomes]
+
+
+#: What the last exchange did. A thread of gloo's lets go of it after the ranks went on; were it the last to hold it, it
+#: would need the interpreter to let go of the tensors, and abort a program that has ended meanwhile. That is what
+#: happens after ``dist.all_gather_object``: to one of some 30 processes that do nothing afterwards.
+_kept: list[dist.Work] = []
+
+
+def _exchange(group: dist.ProcessGroup, value: object) -> list[Any]:
+    """``dist.all_gather_object``, but for that."""
+    device = _device_of(group)
+    own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(device)
+    size = torch.tensor([own.numel()], device=device)
+    sizes = size.new_empty(group.size())
+    first = _wait(all_gather(sizes, size, group=group, async_op=True))
+    largest = int(sizes.max())
+    padded = torch.nn.functional.pad(own, (0, largest - own.numel()))
+    everything = padded.new_empty(group.size() * largest)
+    second = _wait(all_gather(everything, padded, group=group, async_op=True))
+    _kept[:] = [first, second]
+    rows = everything.view(group.size(), largest).cpu()
+    return [pickle.loads(row[:length].numpy().tobytes()) for row, length in zip(rows, sizes.tolist(), strict=True)]
+
+
+def _wait(work: dist.Work) -> dist.Work:
+    work.wait()
+    return work
+
+
+def _device_of(group: dist.ProcessGroup) -> torch.device:
+    """Where a group moves bytes: on the CPU if it can."""
+    backend = dist.get_backend(group)
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None or any(name in backend for name in ("gloo", "mpi", "ucc", "cpu:")):
+        return torch.device("cpu")
+    return accelerator
 
 
 def check_same(group: dist.ProcessGroup, source: str, what: str, value: str, explain: Callable[[], list[str]]) -> None:

@@ -13,12 +13,9 @@ import torch.distributed as dist
 
 from ._boxes import LocalBox, Read, read_boxes
 from ._cost import block_of
-from ._group import ElsewhereError, lost_ranks
+from ._group import ElsewhereError, all_gather, lost_ranks
 
 __all__ = ["Shared", "read_shared"]
-
-#: The name torch gives it since 2.13, and the one before.
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 #: Where tensors begin in a block. The first so many bytes say whether the block could be read.
 _ALIGNMENT = 64
@@ -82,7 +79,7 @@ def read_shared(handle: Any, source: str, tensors: Sequence[Shared], group: dist
                 ahead = reader.submit(read, number + 1)
             all_blocks = torch.empty(ranks * sizes[number], dtype=torch.uint8, device=device)
             with lost_ranks(source, "passing on what was read"):
-                _all_gather(all_blocks, own, group=group)
+                all_gather(all_blocks, own, group=group)
             by_rank = all_blocks.view(ranks, sizes[number])
             _check(error, by_rank, source)
             for block, buffer in zip(of_round, by_rank, strict=False):

@@ -23,7 +23,7 @@ TEST_F(TransferOptionsTest, HasDefaults) {
   const TransferSettings settings = transfer_settings(at::kCPU, {});
   EXPECT_GE(settings.threads, 1);
   EXPECT_LE(settings.threads, 8);
-  EXPECT_EQ(settings.ring_capacity, size_t{256} << 20);
+  EXPECT_EQ(settings.ring_capacity, size_t{64} << 20);
   EXPECT_EQ(settings.shared_below, size_t{256} << 10);
 }
 
