@@ -90,7 +90,7 @@ def pull_cable_after(module: ModuleType, name: str, host: Host) -> None:
 def load_without_a_cable(file: Path, two: Sequence[Host]) -> None:
     mesh = init_device_mesh("cpu", (4,))
     if mesh.get_rank() == 0:
-        pull_cable_after(_share, "_all_gather", two[1])
+        pull_cable_after(_share, "all_gather", two[1])
     distributed.load_file(file, mesh, strategy="broadcast")
 
 
