@@ -7,6 +7,7 @@ import ctypes
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from ..case import CannotRunError
 
 _CLONE_NEWNET = 0x40000000
+_CLONE_NEWUTS = 0x04000000
 
 
 class Host(NamedTuple):
@@ -24,15 +26,18 @@ class Host(NamedTuple):
     switch: str
 
     def enter(self) -> None:
-        """Makes the calling process, which has to have no other threads, one of this host; for gloo as well."""
+        """Makes the calling process, which has to have no other threads, one of this host, by its name too."""
         path = f"/run/netns/{self.namespace}"
         descriptor = os.open(path, os.O_RDONLY)
         try:
             library = ctypes.CDLL(None, use_errno=True)
             if library.setns(descriptor, _CLONE_NEWNET) != 0:
                 raise OSError(ctypes.get_errno(), "setns", path)
+            if library.unshare(_CLONE_NEWUTS) != 0:
+                raise OSError(ctypes.get_errno(), "unshare")
         finally:
             os.close(descriptor)
+        socket.sethostname(self.namespace)
         os.environ["GLOO_SOCKET_IFNAME"] = self.interface
 
     def pull_cable(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -165,10 +166,10 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
     if strategy not in ("auto", "independent", "broadcast"):
         raise ValueError(f"strategy {strategy!r} is not one of 'auto', 'independent', 'broadcast'")
     own = sum(part.nbytes_read for part in parts)
-    owns = together(group, source, "planning", lambda: own)
-    work = _work(parts, owns)
+    told = together(group, source, "planning", lambda: (own, socket.gethostname(), Hardware.from_environment()))
     if strategy == "auto":
-        choice = choose(work, Hardware.from_environment())
+        owns, hosts, hardware = zip(*told, strict=True)
+        choice = choose(_work(parts, owns, len(set(hosts))), hardware[0])
         strategy = choice.strategy
         if group.rank() == 0:
             _log.info("%s: %s", source, choice.reason)
@@ -193,7 +194,7 @@ def _shared(handle: Any, part: Part) -> Shared:
     return Shared(part.name, part.shape, handle._get_meta(part.name).dtype, part.box, part.out)
 
 
-def _work(parts: Sequence[Part], owns: list[int]) -> Work:
+def _work(parts: Sequence[Part], owns: Sequence[int], hosts: int) -> Work:
     unique = sum(part.nbytes for part in parts)
     shared = sum(part.nbytes for part in parts if part.is_shared)
     return Work(
@@ -204,6 +205,7 @@ def _work(parts: Sequence[Part], owns: list[int]) -> Work:
         largest=max(owns),
         requests=max(len(parts), 1),
         tensors=len(parts),
+        hosts=hosts,
     )
 
 
