@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 
-__all__ = ["SafetensorError", "translate"]
+__all__ = ["SafetensorError", "translate", "translated"]
 
 
 class SafetensorError(RuntimeError):
@@ -46,6 +48,18 @@ def translate(error: RuntimeError, source: str | os.PathLike[str] = "bytes") -> 
     if match := _WRONG_TYPE.match(text):
         return TypeError(f"{match[2]}: expected {match[1]}, not {match[3]}")
     return error
+
+
+@contextlib.contextmanager
+def translated(source: str | os.PathLike[str]) -> Iterator[None]:
+    """Has what operators raise about ``source`` leave the block as callers of the package expect it."""
+    try:
+        yield
+    except RuntimeError as error:
+        other = translate(error, source)
+        if other is error:
+            raise
+        raise other from None
 
 
 def _folders(source: str | os.PathLike[str]) -> list[str]:

@@ -139,6 +139,23 @@ StridedView dense_view(std::span<const int64_t> sizes) {
   return view;
 }
 
+std::optional<StridedView> part_view(std::span<const int64_t> sizes, std::span<const int64_t> offsets,
+                                     std::span<const int64_t> part) {
+  if (offsets.size() != sizes.size() || part.size() != sizes.size()) {
+    return std::nullopt;
+  }
+  StridedView view = dense_view(sizes);
+  for (size_t dim = 0; dim < sizes.size(); ++dim) {
+    // Without a sum, which may overflow.
+    if (offsets[dim] < 0 || part[dim] > sizes[dim] || offsets[dim] > sizes[dim] - part[dim]) {
+      return std::nullopt;
+    }
+    view.sizes[dim] = part[dim];
+    view.offset += offsets[dim] * view.strides[dim];
+  }
+  return view;
+}
+
 StridedRuns strided_runs(const StridedView& view, int64_t item_size) {
   if (std::ranges::count(view.sizes, 0) > 0) {
     return {static_cast<size_t>(item_size), 0, 0, {}, {}};  // where it would begin may be anywhere

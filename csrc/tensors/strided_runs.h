@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -30,6 +31,10 @@ StridedRuns strided_runs(const StridedView& view, int64_t item_size);
 
 /// All of a dense tensor of these sizes.
 StridedView dense_view(std::span<const int64_t> sizes);
+
+/// The part of a dense tensor that begins at `offsets` and has the sizes `part`; nothing where there is none.
+std::optional<StridedView> part_view(std::span<const int64_t> sizes, std::span<const int64_t> offsets,
+                                     std::span<const int64_t> part);
 
 /// Packs the runs of `tensor` into `into`, which has `count * nbytes` bytes.
 void copy_runs(std::span<const std::byte> tensor, const StridedRuns& runs, std::span<std::byte> into);

@@ -128,24 +128,6 @@ class DirectReads {
   DeviceTargets on_devices_;
 };
 
-/// The part of a tensor that begins at `offsets` and has the sizes of `out`.
-StridedView part_of(const TensorType& type, const std::vector<int64_t>& offsets, const at::Tensor& out,
-                    const std::string& label) {
-  const at::IntArrayRef sizes(type.sizes);
-  bool fits = offsets.size() == sizes.size() && out.sizes().size() == sizes.size();
-  for (size_t dim = 0; fits && dim < sizes.size(); ++dim) {
-    fits = offsets[dim] >= 0 && offsets[dim] <= sizes[dim] && out.size(dim) <= sizes[dim] - offsets[dim];
-  }
-  TORCH_CHECK_VALUE(fits, label, ": the file holds ", sizes, ", of which no part of ", out.sizes(),
-                    " begins at ", at::IntArrayRef(offsets));
-  StridedView view = dense_view(sizes);
-  for (size_t dim = 0; dim < sizes.size(); ++dim) {
-    view.sizes[dim] = out.size(dim);
-    view.offset += offsets[dim] * view.strides[dim];
-  }
-  return view;
-}
-
 /// Not every pair of dtypes converts (F4 to float does not): try it on one element.
 void check_conversion(c10::ScalarType from, const at::Tensor& out, const std::string& label) {
   TORCH_CHECK_VALUE(!c10::isComplexType(from) || out.is_complex(), label, ": the file holds ", from,
@@ -251,7 +233,9 @@ void load_into(const Checkpoint& file, const std::vector<std::string>& names,
     check_writable(outs[i], type.dtype, label);
     targets.push_back({&entry, outs[i]});
     if (offsets) {
-      targets.back().part = part_of(type, (*offsets)[i], outs[i], label);
+      targets.back().part = part_view(sizes, (*offsets)[i], outs[i].sizes());
+      TORCH_CHECK_VALUE(targets.back().part, label, ": the file holds ", sizes, ", of which no part of ",
+                        outs[i].sizes(), " begins at ", at::IntArrayRef((*offsets)[i]));
     }
   }
   write_into(file, targets);

@@ -19,20 +19,6 @@ struct Place {
   StridedRuns runs;
 };
 
-bool is_within(const Box& box, at::IntArrayRef shape) {
-  const at::IntArrayRef sizes = box.part.tensor.sizes();
-  if (sizes.size() != shape.size() || box.offsets.size() != shape.size()) {
-    return false;
-  }
-  for (size_t dim = 0; dim < shape.size(); ++dim) {
-    // Without a sum, which may overflow.
-    if (box.offsets[dim] < 0 || sizes[dim] > shape[dim] || box.offsets[dim] > shape[dim] - sizes[dim]) {
-      return false;
-    }
-  }
-  return true;
-}
-
 Place place_of(const OpenFile& file, const std::string& source, const Box& box) {
   const auto& [name, tensor] = box.part;
   const std::string label = source + ": tensor " + format::in_quotes(name);
@@ -41,14 +27,10 @@ Place place_of(const OpenFile& file, const std::string& source, const Box& box) 
   const at::IntArrayRef shape(type.sizes);
   TORCH_CHECK_VALUE(tensor.scalar_type() == type.dtype, label, ": the file holds ", type.dtype,
                     " but the part to be written is ", tensor.scalar_type());
-  TORCH_CHECK_VALUE(is_within(box, shape), label, ": a part of shape ", tensor.sizes(), " at ",
-                    at::IntArrayRef(box.offsets), " does not lie within shape ", shape);
-  StridedView view = dense_view(shape);
-  view.sizes = tensor.sizes().vec();
-  for (size_t dim = 0; dim < shape.size() && tensor.numel() > 0; ++dim) {
-    view.offset += box.offsets[dim] * view.strides[dim];
-  }
-  return {file.position(entry), strided_runs(view, static_cast<int64_t>(tensor.element_size()))};
+  const std::optional<StridedView> view = part_view(shape, box.offsets, tensor.sizes());
+  TORCH_CHECK_VALUE(view, label, ": a part of shape ", tensor.sizes(), " at ", at::IntArrayRef(box.offsets),
+                    " does not lie within shape ", shape);
+  return {file.position(entry), strided_runs(*view, static_cast<int64_t>(tensor.element_size()))};
 }
 
 void write(const io::OpenRanges& file, const Place& place, const NamedTensor& part) {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import cli
 from installed import build, packages, prefix, site, wheel
 
@@ -73,6 +74,14 @@ class Worker:
             self._process.kill()
             self._process.join()
             self._process = None
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """The accelerator that there is."""
+    accelerator = torch.accelerator.current_accelerator()
+    assert accelerator is not None
+    return torch.device(accelerator.type, torch.accelerator.current_device_index())
 
 
 @pytest.fixture(scope="session")

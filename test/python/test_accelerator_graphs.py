@@ -26,13 +26,6 @@ pytestmark = [
 
 
 @pytest.fixture
-def device() -> torch.device:
-    accelerator = torch.accelerator.current_accelerator()
-    assert accelerator is not None
-    return torch.device(accelerator.type, torch.accelerator.current_device_index())
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> str:
     save_file({"w": torch.arange(16.0).view(4, 4), "b": torch.ones(4)}, tmp_path / "w.safetensors")
     return str(tmp_path / "w.safetensors")

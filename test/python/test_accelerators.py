@@ -25,13 +25,6 @@ pytestmark = [
 
 
 @pytest.fixture
-def device() -> torch.device:
-    accelerator = torch.accelerator.current_accelerator()
-    assert accelerator is not None
-    return torch.device(accelerator.type, torch.accelerator.current_device_index())
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "m.safetensors"
 

@@ -477,7 +477,8 @@ def test_parts_of_short_rows_cost_whole_rows(shape, placements, expected) -> Non
 
 
 def test_what_short_rows_cost_is_counted() -> None:
-    part = _load.Part("a", (8, 1024), LocalBox((0, 256), (8, 256)), torch.empty(8, 256), copies=1, whole_from=1)
+    out = torch.empty(8, 256)
+    part = _load.Part("a", (8, 1024), out.dtype, LocalBox((0, 256), (8, 256)), out, copies=1, whole_from=1)
     assert (part.is_shared, part.nbytes, part.nbytes_read) == (True, 32768, 32768)
     part = part._replace(whole_from=2)
     assert (part.is_shared, part.nbytes, part.nbytes_read) == (False, 32768, 8192)

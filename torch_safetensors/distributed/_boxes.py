@@ -12,7 +12,20 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import _StridedShard
 
-__all__ = ["LocalBox", "Read", "as_dtensor", "copies", "local_box", "local_part", "read_boxes", "whole_from"]
+from .._arguments import PathLike, operator_filename
+from .._errors import translated
+
+__all__ = [
+    "LocalBox",
+    "Read",
+    "as_dtensor",
+    "copies",
+    "local_box",
+    "local_part",
+    "open_checkpoint",
+    "read_boxes",
+    "whole_from",
+]
 
 #: Bytes that file systems of networks read at least, and ahead, about.
 _AT_A_TIME = 64 << 10
@@ -108,6 +121,12 @@ def whole_from(shape: Sequence[int], itemsize: int, placements: Sequence[Placeme
             if math.prod(shape[:dim]) > 1 and itemsize * math.prod(shape[dim:]) <= _AT_A_TIME:
                 return dim
     return len(shape)
+
+
+def open_checkpoint(path: PathLike, backend: str = "auto") -> Any:
+    """A ``torch.classes.safetensors.SafeOpen`` of a checkpoint. Raises what :func:`safe_open` raises."""
+    with translated(path):
+        return torch.classes.safetensors.SafeOpen(operator_filename(path), torch.device("cpu"), backend)
 
 
 def read_boxes(handle: Any, reads: Iterable[Read]) -> None:

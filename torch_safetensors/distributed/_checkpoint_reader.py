@@ -14,9 +14,9 @@ from torch.distributed.checkpoint.storage import StorageReader
 from torch.futures import Future
 
 from .._arguments import PathLike, operator_filename
-from .._errors import printable, translate
-from ._boxes import Read, read_boxes
-from ._saved_boxes import open_source, read_saved_boxes
+from .._errors import printable, translated
+from ._boxes import Read, open_checkpoint, read_boxes
+from ._saved_boxes import read_saved_boxes
 
 __all__ = ["SafetensorsReader"]
 
@@ -95,14 +95,12 @@ class SafetensorsReader(StorageReader):
         for item in self.prepare_local_plan(plan).items:
             by_source.setdefault(self._sources[item.storage_index], []).append(item)
         for source, items in by_source.items():
-            handle = open_source(source)
+            handle = open_checkpoint(source)
             for batch in _batches(items, planner, source):
-                try:
+                with translated(source):
                     read_boxes(
                         handle, [Read(item.storage_index.fqn, tuple(item.storage_offsets), out) for item, out in batch]
                     )
-                except RuntimeError as error:
-                    raise translate(error, source) from None
                 for item, out in batch:
                     planner.commit_tensor(item, out)
         done: Future[None] = Future()

@@ -20,20 +20,18 @@ from torch.futures import Future
 
 from .._arguments import PathLike, operator_filename, operator_metadata
 from .._checkpoint_files import locked, remove_rank_shards, remove_whole
-from .._errors import printable, translate
+from .._errors import printable
 from .._sharded import parse_size
-from ._new_files import NewFiles
+from ._new_files import NewFiles, Place, write_ranges
 from ._save_plan import check_tensors, files_of_ranks, whole_files, write_data_of
 
 __all__ = ["SafetensorsWriter"]
 
-_ops = torch.ops.safetensors
-
 #: So much is written together: what the planner or a copy needs memory for does not grow with the file.
 _BATCH = 1 << 30
 
-#: By name of a tensor, the file to be and the temporary one to write to, as operators take them.
-Places: TypeAlias = "dict[str, tuple[str, str]]"
+#: By name of a tensor, where it is written.
+Places: TypeAlias = "dict[str, Place]"
 
 
 class _Save:
@@ -193,7 +191,7 @@ class SafetensorsWriter(StorageWriter):
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """Writes what the plan has to its places."""
-        by_place: dict[tuple[str, str], list[WriteItem]] = {}
+        by_place: dict[Place, list[WriteItem]] = {}
         for item in plan.items:
             by_place.setdefault(plan.storage_data[item.index.fqn], []).append(item)
         try:
@@ -206,35 +204,30 @@ class SafetensorsWriter(StorageWriter):
         done.set_result([_result(item, plan.storage_data) for item in plan.items])
         return done
 
-    def _write(self, place: tuple[str, str], items: list[WriteItem], planner: SavePlanner) -> None:
-        filename, temporary = place
+    def _write(self, place: Place, items: list[WriteItem], planner: SavePlanner) -> None:
         batch: list[WriteItem] = []
         tensors: list[torch.Tensor] = []
         nbytes = 0
         for item in items:
             tensor = planner.resolve_data(item)
             if not isinstance(tensor, torch.Tensor):
-                raise TypeError(f"{filename}: tensor {item.index.fqn!r}: the planner gave {type(tensor).__name__}")
+                raise TypeError(f"{place[0]}: tensor {item.index.fqn!r}: the planner gave {type(tensor).__name__}")
             if tensor.numel() == 0:
                 continue
             batch.append(item)
             tensors.append(tensor.detach())
             nbytes += tensor.nbytes
             if nbytes >= _BATCH:
-                self._write_batch(filename, temporary, batch, tensors)
+                self._write_batch(place, batch, tensors)
                 batch, tensors, nbytes = [], [], 0
         if batch:
-            self._write_batch(filename, temporary, batch, tensors)
+            self._write_batch(place, batch, tensors)
 
-    def _write_batch(self, filename: str, temporary: str, items: list[WriteItem], tensors: list[torch.Tensor]) -> None:
+    def _write_batch(self, place: Place, items: list[WriteItem], tensors: list[torch.Tensor]) -> None:
         names = [item.index.fqn for item in items]
         chunks = [write_data_of(item).chunk for item in items]
         offsets = [[0] * len(chunk.offsets) if self._is_distributed else list(chunk.offsets) for chunk in chunks]
-        sizes = [len(name.encode()) for name in names]
-        try:
-            _ops._write_ranges(temporary, filename, "".join(names), sizes, [tensors], offsets, self._fsync)
-        except RuntimeError as error:
-            raise translate(error, self.path) from None
+        write_ranges(place, names, tensors, offsets, self.path, self._fsync)
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """Puts the files under their names, in place of the checkpoint before."""

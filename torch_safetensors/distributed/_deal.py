@@ -16,7 +16,6 @@ __all__ = ["Work", "deal", "holders_of", "is_tiled"]
 #: What several ranks hold is cut into pieces of about so many bytes, to be dealt out evenly.
 _PIECE = 16 << 20
 
-
 #: What one rank writes: for each part the number of its tensor, and where it lies there.
 Work: TypeAlias = "list[tuple[int, LocalBox]]"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -114,17 +115,18 @@ def _device_of(group: dist.ProcessGroup) -> torch.device:
     return accelerator
 
 
-def check_same(group: dist.ProcessGroup, source: str, what: str, value: str, explain: Callable[[], list[str]]) -> None:
-    """Raises ValueError on all ranks unless all of them hold the same ``value``.
+def check_same(group: dist.ProcessGroup, source: str, what: str, lines: list[str]) -> None:
+    """Raises ValueError on all ranks, with what differs, unless all of them pass the same lines.
 
-    ``explain`` gives lines that say what differs when they are set side by side; it is called where values differ.
+    Where they do, digests alone are sent around.
     """
-    values = together(group, source, f"comparing {what}", lambda: value)
+    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+    values = together(group, source, f"comparing {what}", lambda: digest)
     if len(set(values)) == 1:
         return
-    sources, lines = zip(*together(group, source, f"comparing {what}", lambda: (source, explain())), strict=True)
+    sources, told = zip(*together(group, source, f"comparing {what}", lambda: (source, lines)), strict=True)
     odd = next(rank for rank, other in enumerate(values) if other != values[0])
-    first, other = set(lines[0]), set(lines[odd])
+    first, other = set(told[0]), set(told[odd])
     raise ValueError(
         f"{sources[0]}: ranks disagree about {what}: rank 0 has {_some(first - other)}, "
         f"rank {odd} has {_some(other - first)}"

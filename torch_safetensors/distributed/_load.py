@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import socket
@@ -14,14 +13,14 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate
 
-from .._arguments import PathLike, operator_filename
-from .._errors import printable, translate
-from ._boxes import LocalBox, Read, copies, local_box, read_boxes, whole_from
+from .._arguments import PathLike
+from .._errors import printable, translated
+from ._boxes import LocalBox, Read, copies, local_box, open_checkpoint, read_boxes, whole_from
 from ._cost import Hardware, Work, choose
-from ._group import LostError, check_same, group_of, together
+from ._group import check_same, group_of, together
 from ._share import Shared, read_shared
 
-__all__ = ["Part", "Placements", "Strategy", "agree", "describe", "load_file", "open_together", "read_parts"]
+__all__ = ["Part", "Placements", "Strategy", "describe", "load_file", "open_together", "read_parts"]
 
 _log = logging.getLogger("torch_safetensors.distributed")
 
@@ -37,6 +36,8 @@ class Part(NamedTuple):
     name: str
     #: Of the whole tensor, as stored.
     shape: tuple[int, ...]
+    #: As stored.
+    dtype: torch.dtype
     box: LocalBox
     out: torch.Tensor
     #: How many ranks of the group hold the same part.
@@ -111,12 +112,13 @@ def load_file(
             out = torch.empty(box.shape, dtype=meta.dtype, device=mesh.device_type)
             shape = tuple(meta.shape)
             rows = whole_from(shape, meta.dtype.itemsize, places)
-            planned.append((Part(name, shape, box, out, copies(group.size(), mesh, places), rows), meta, places))
+            part = Part(name, shape, meta.dtype, box, out, copies(group.size(), mesh, places), rows)
+            planned.append((part, meta, places))
         return planned
 
     handle, planned = open_together(group, path, backend, plan)
-    texts = [describe(meta, mesh, places) for _, meta, places in planned]
-    agree(group, source, [f"{part.name!r} as {text}" for (part, _, _), text in zip(planned, texts, strict=True)])
+    lines = [f"{part.name!r} as {describe(meta, mesh, places)}" for part, meta, places in planned]
+    check_same(group, source, "its tensors", lines)
     read_parts(handle, source, [part for part, _, _ in planned], group, strategy)
     return {
         part.name: DTensor.from_local(part.out, mesh, places, run_check=False, shape=meta.shape, stride=meta.stride())
@@ -132,42 +134,20 @@ def open_together(
 
     def open_it() -> None:
         with translated(path):
-            handle = torch.classes.safetensors.SafeOpen(operator_filename(path), torch.device("cpu"), backend)
+            handle = open_checkpoint(path, backend)
             opened.append((handle, plan(handle)))
 
     together(group, printable(path), "opening it", open_it)
     return opened[0]
 
 
-class translated:  # noqa: N801 (used as a function)
-    """Turns what operators raise about a checkpoint into what callers of the package expect."""
-
-    def __init__(self, path: PathLike) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, RuntimeError) and not isinstance(error, LostError):
-            other = translate(error, self._path)
-            if other is not error:
-                raise other from None
-
-
-def agree(group: dist.ProcessGroup, source: str, lines: list[str]) -> None:
-    """Raises ValueError on all ranks unless all pass the same lines, one for a tensor."""
-    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
-    check_same(group, source, "its tensors", digest, lambda: lines)
-
-
 def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.ProcessGroup, strategy: Strategy) -> None:
     """Reads what each rank wants of the same tensors, which are in the same order on all. Collective."""
     if strategy not in ("auto", "independent", "broadcast"):
         raise ValueError(f"strategy {strategy!r} is not one of 'auto', 'independent', 'broadcast'")
-    own = sum(part.nbytes_read for part in parts)
-    told = together(group, source, "planning", lambda: (own, socket.gethostname(), Hardware.from_environment()))
     if strategy == "auto":
+        own = sum(part.nbytes_read for part in parts)
+        told = together(group, source, "planning", lambda: (own, socket.gethostname(), Hardware.from_environment()))
         owns, hosts, hardware = zip(*told, strict=True)
         choice = choose(_work(parts, owns, len(set(hosts))), hardware[0])
         strategy = choice.strategy
@@ -180,7 +160,7 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
         read_boxes(handle, [Read(part.name, part.box.offsets, part.out) for part in alone])
 
     def read_together() -> None:
-        read_shared(handle, source, [_shared(handle, part) for part in shared], group)
+        read_shared(handle, source, [Shared(p.name, p.shape, p.dtype, p.box, p.out) for p in shared], group)
 
     # One after the other: a rank that fails in the first must not be missed in the second.
     with translated(source):
@@ -188,10 +168,6 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
             together(group, source, "reading", read_alone)
         if shared:
             together(group, source, "reading", read_together)
-
-
-def _shared(handle: Any, part: Part) -> Shared:
-    return Shared(part.name, part.shape, handle._get_meta(part.name).dtype, part.box, part.out)
 
 
 def _work(parts: Sequence[Part], owns: Sequence[int], hosts: int) -> Work:

@@ -12,8 +12,8 @@ from .._arguments import PathLike
 from .._errors import printable
 from .._models import check_or_load, has_own_loading, memory_of
 from ._boxes import LocalBox, as_dtensor, copies, local_part, whole_from
-from ._group import world
-from ._load import Part, Strategy, agree, describe, open_together, read_parts
+from ._group import check_same, world
+from ._load import Part, Strategy, describe, open_together, read_parts
 
 __all__ = ["load_model"]
 
@@ -65,12 +65,12 @@ def load_model(
         names = check_or_load(_ops._check_model, model, _stand_ins(state), path, strict)
         parts = list(_parts(handle, state, names[1], group.size()))
         for part in parts:
-            _check_writable(handle, part, source)
+            _check_writable(part, source)
         return names, parts
 
     names: tuple[list[str], list[str]]
     handle, (names, parts) = open_together(group, path, backend, plan)
-    agree(group, source, [f"{part.name!r} as {_describe(state[part.name])}" for part in parts])
+    check_same(group, source, "its tensors", [f"{part.name!r} as {_describe(state[part.name])}" for part in parts])
     read_parts(handle, source, parts, group, strategy)
     return names
 
@@ -118,10 +118,11 @@ def _parts(handle: Any, state: Mapping[str, torch.Tensor], unexpected: list[str]
             continue
         filled.add(memory)
         box, out = local_part(name, tensor)
-        shape = tuple(handle._get_meta(name).shape)
+        meta = handle._get_meta(name)
+        shape = tuple(meta.shape)
         if len(shape) != tensor.dim():  # a scalar, which old files hold as one element
             box, out = LocalBox((0,) * len(shape), shape), out.view(shape)
-        yield Part(name, shape, box, out, *_sharing(tensor, ranks))
+        yield Part(name, shape, meta.dtype, box, out, *_sharing(tensor, ranks))
 
 
 def _sharing(tensor: torch.Tensor, ranks: int) -> tuple[int, int]:
@@ -132,11 +133,10 @@ def _sharing(tensor: torch.Tensor, ranks: int) -> tuple[int, int]:
     return copies(ranks, spread.device_mesh, spread.placements), rows
 
 
-def _check_writable(handle: Any, part: Part, source: str) -> None:
-    dtype = handle._get_meta(part.name).dtype
-    if dtype.is_complex and not part.out.dtype.is_complex:
+def _check_writable(part: Part, source: str) -> None:
+    if part.dtype.is_complex and not part.out.dtype.is_complex:
         raise ValueError(
-            f"{source}: tensor {part.name!r}: the file holds {dtype}, which would lose its imaginary part as "
+            f"{source}: tensor {part.name!r}: the file holds {part.dtype}, which would lose its imaginary part as "
             f"{part.out.dtype}"
         )
 

@@ -6,15 +6,35 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from .._arguments import PathLike, operator_filename, operator_tensors
 from .._checkpoint_files import Index, Replacement, locked
-from .._errors import translate
+from .._errors import translate, translated
 
-__all__ = ["NewFiles"]
+__all__ = ["NewFiles", "Place", "write_ranges"]
+
+_ops = torch.ops.safetensors
+
+#: A file to be, and the temporary one that is written to until then, as operators take them.
+Place: TypeAlias = "tuple[str, str]"
+
+
+def write_ranges(
+    place: Place,
+    names: list[str],
+    parts: list[torch.Tensor],
+    offsets: list[list[int]],
+    path: PathLike,
+    fsync: bool,
+) -> None:
+    """Writes parts of tensors, which begin at these offsets, to their places. ``path`` is what was to be saved."""
+    filename, temporary = place
+    sizes = [len(name.encode()) for name in names]
+    with translated(path):
+        _ops._write_ranges(temporary, filename, "".join(names), sizes, [parts], offsets, fsync)
 
 
 class NewFiles:
@@ -44,8 +64,8 @@ class NewFiles:
                     stack, Path(os.fsdecode(path)), [tensors for tensors, _ in shards], folder_texts
                 )
             self._files = [self._make(stack, path, *shard) for path, shard in zip(paths, shards, strict=True)]
-            #: By shard, the file to be and the temporary one that is written to until then, as operators take them.
-            self.places = [
+            #: By shard.
+            self.places: list[Place] = [
                 (operator_filename(path), file.temporary()) for path, file in zip(paths, self._files, strict=True)
             ]
             self._end = stack.pop_all()
@@ -69,10 +89,8 @@ class NewFiles:
         texts: dict[str, str] | None,
     ) -> Any:
         arguments = operator_filename(path), *operator_tensors(shard), texts, self._fsync, 0
-        try:
+        with translated(self._path):
             file = torch.classes.safetensors._RangeFile(*arguments)
-        except RuntimeError as error:
-            raise translate(error, self._path) from None
         stack.callback(file.abort)
         return file
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,16 +11,14 @@ import torch
 import torch.distributed as dist
 
 from .._arguments import PathLike, operator_filename
-from .._errors import printable, translate
+from .._errors import printable
 from ._boxes import LocalBox
 from ._content import Content, of_dict, of_model
 from ._deal import Work, deal, holders_of, is_tiled
 from ._group import check_same, together, world
-from ._new_files import NewFiles
+from ._new_files import NewFiles, write_ranges
 
 __all__ = ["save_file", "save_model"]
-
-_ops = torch.ops.safetensors
 
 
 def save_file(
@@ -123,8 +120,7 @@ def _agree(
     together(group, source, "preparing", lambda: prepared.append(_checked(prepare, path)))
     content = prepared[0]
     lines = [*content.lines(), f"path {os.fsdecode(Path(os.fsdecode(path)).absolute())!r}", f"fsync {bool(fsync)}"]
-    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
-    check_same(group, source, "what to save", digest, lambda: lines)
+    check_same(group, source, "what to save", lines)
 
     by_name = sorted(content.types)
     own = content.ties, [content.parts[name].box for name in by_name], list(content.types) if group.rank() == 0 else []
@@ -157,12 +153,6 @@ def _write(content: Content, work: Work, places: list[tuple[str, str]], path: Pa
     for number, box in work:
         by_file.setdefault(file_of[names[number]], []).append((number, box))
     for file, boxes in by_file.items():
-        filename, temporary = places[file]
         parts = [content.parts[names[number]].cut(box) for number, box in boxes]
         texts = [names[number] for number, _ in boxes]
-        sizes = [len(text.encode()) for text in texts]
-        offsets = [list(box.offsets) for _, box in boxes]
-        try:
-            _ops._write_ranges(temporary, filename, "".join(texts), sizes, [parts], offsets, fsync)
-        except RuntimeError as error:
-            raise translate(error, path) from None
+        write_ranges(places[file], texts, parts, [list(box.offsets) for _, box in boxes], path, fsync)

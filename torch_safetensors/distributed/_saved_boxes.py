@@ -18,13 +18,13 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from .._arguments import PathLike, operator_filename, split_names
+from .._arguments import PathLike, split_names
 from .._checkpoint_files import RANK_SHARD
-from .._errors import SafetensorError, printable, translate
-from ._boxes import LocalBox
+from .._errors import SafetensorError, printable, translated
+from ._boxes import LocalBox, open_checkpoint
 from ._deal import is_tiled
 
-__all__ = ["SHARDING_INFO", "open_source", "read_saved_boxes"]
+__all__ = ["SHARDING_INFO", "read_saved_boxes"]
 
 #: The metadata of a file in which torch.distributed.checkpoint keeps where in the whole tensors those of it begin.
 SHARDING_INFO = "DCP_SHARDING_INFO"
@@ -37,14 +37,6 @@ class _Saved(NamedTuple):
     source: str
     dtype: torch.dtype
     box: LocalBox
-
-
-def open_source(source: str) -> Any:
-    """A ``torch.classes.safetensors.SafeOpen`` of a file or index. Raises what :class:`safe_open` raises."""
-    try:
-        return torch.classes.safetensors.SafeOpen(operator_filename(source), torch.device("cpu"), "auto")
-    except RuntimeError as error:
-        raise translate(error, source) from None
 
 
 def read_saved_boxes(path: PathLike) -> Metadata:
@@ -82,16 +74,14 @@ def _sources(path: str) -> list[str]:
 
 
 def _parts_of(source: str) -> Iterator[tuple[str, _Saved]]:
-    handle = open_source(source)
-    try:
+    handle = open_checkpoint(source)
+    with translated(source):
         info = _sharding_info(source, handle.metadata()) if not _is_folder_or_index(source) else None
         for name in split_names(*handle._keys()):
             tensor = handle._get_meta(name)
             shape = tuple(tensor.shape)
             offsets = (0,) * len(shape) if info is None else _offsets(source, name, len(shape), info)
             yield name, _Saved(source, tensor.dtype, LocalBox(offsets, shape))
-    except RuntimeError as error:
-        raise translate(error, source) from None
 
 
 def _is_folder_or_index(source: str) -> bool:
