@@ -76,7 +76,11 @@ def outcomes_of_ranks(
         places = [_Place(rank, world_size, store, group_timeout, before) for rank in range(world_size)]
         ranks = [_start(function, arguments, place) for place in places]
         end = time.monotonic() + timeout
-        return [_finish(process, answers, end) for process, answers in ranks]
+        try:
+            return [_finish(process, answers, end) for process, answers in ranks]
+        finally:
+            for process, _ in ranks:
+                process.kill()
 
 
 class _Place(NamedTuple):
@@ -89,7 +93,7 @@ class _Place(NamedTuple):
 
 def _start(function: Callable[..., Any], arguments: tuple[Any, ...], place: _Place) -> Any:
     answers, sender = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_run, args=(function, arguments, place, sender), daemon=True)
+    process = _CONTEXT.Process(target=_run, args=(function, arguments, place, sender))
     process.start()
     sender.close()
     return process, answers

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import re
+import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +18,13 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from helpers import DTYPES, listing, random_tensor
-from ranks import run_ranks
+from ranks import outcomes_of_ranks, run_ranks
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -194,6 +197,21 @@ def test_async_save_by_a_thread(tmp_path) -> None:
     run_ranks(2, save_async, str(tmp_path))
 
 
+def save_by_a_process(folder: str) -> None:
+    os.environ["MASTER_ADDR"] = "127.0.0.1"  # torch makes a group of the processes at this address
+    for form in ({}, {"save_distributed": True}):
+        writer = SafetensorsWriter(f"{folder}/new", **form)
+        dcp.async_save(
+            state_of("fsdp", 1), storage_writer=writer, async_checkpointer_type=AsyncCheckpointerType.PROCESS
+        ).result(100)
+        assert_loads(SafetensorsReader(writer.path), "tp", 1)
+
+
+def test_async_save_by_a_process(tmp_path) -> None:
+    run_ranks(2, save_by_a_process, str(tmp_path), timeout=150)
+    assert listing(tmp_path / "new") == [shard(1), shard(2)]
+
+
 def save_and_train(folder: str) -> None:
     """An optimizer's tensors; its Python values are refused, whole."""
     model = net("fsdp")
@@ -287,6 +305,50 @@ def many(folder: str) -> None:
 def test_failures_leave_the_old_checkpoint(tmp_path) -> None:
     (tmp_path / "replaced").mkdir()
     run_ranks(2, many, str(tmp_path), timeout=120)
+
+
+class _Dying(DefaultSavePlanner):
+    """Its rank is gone when it has written the most of what it holds."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self._rank = rank
+
+    def resolve_data(self, write_item: Any) -> Any:
+        if dist.get_rank() == self._rank and write_item.index.fqn.startswith("up.weight"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().resolve_data(write_item)
+
+
+def save_and_die(folder: str, dying: int, form: dict[str, Any]) -> str:
+    try:
+        dcp.save(state_of("fsdp", 1), storage_writer=SafetensorsWriter(folder, **form), planner=_Dying(dying))
+    except (RuntimeError, CheckpointException) as error:
+        return str(error)
+    raise AssertionError("the save went through")
+
+
+def save_and_load(folder: str, form: dict[str, Any]) -> None:
+    dcp.save(state_of("fsdp", 2), storage_writer=SafetensorsWriter(folder, **form))
+    assert_loads(SafetensorsReader(folder), "tp", 2)
+
+
+@pytest.mark.parametrize("dying", [0, 1])
+@pytest.mark.parametrize("form", [{}, {"save_distributed": True}], ids=["whole", "shards"])
+def test_a_rank_that_dies_leaves_the_old_checkpoint(tmp_path, dying: int, form: dict[str, Any]) -> None:
+    ts.save_sharded(whole_state(), tmp_path, max_shard_size=500)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    outcomes = outcomes_of_ranks(3, save_and_die, str(tmp_path), dying, form, group_timeout=10)
+    assert outcomes[dying].exit_status == -signal.SIGKILL
+    for rank in {0, 1, 2} - {dying}:
+        assert re.search("connection|timed out", outcomes[rank].value or "", re.IGNORECASE), outcomes[rank]
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {name: data for name, data in after.items() if not name.startswith(".st-")} == before
+    # Only the coordinator makes files, and cannot remove them where it is killed; the next save does.
+    assert (after == before) == (dying == 1)
+
+    run_ranks(3, save_and_load, str(tmp_path), form)
+    assert not [name for name in listing(tmp_path) if name.startswith(".st-")]
 
 
 @pytest.fixture

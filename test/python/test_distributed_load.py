@@ -370,6 +370,7 @@ def message_of(function: Callable[[], Any]) -> tuple[type[BaseException], str]:
 def meets_errors(path: Path) -> list[tuple[type[BaseException], str]]:
     rank, mesh = dist.get_rank(), mesh_of(2)
     only_here = path if rank == 0 else path.with_name("none")
+    model = path.with_name("model")
     return [
         message_of(lambda: load_file(only_here, mesh)),
         message_of(lambda: load_file(path.with_name("bad"), mesh)),
@@ -379,25 +380,30 @@ def meets_errors(path: Path) -> list[tuple[type[BaseException], str]]:
         message_of(lambda: load_file(path, mesh, {"odd": Shard(0)})),
         message_of(lambda: load_file(path, mesh, strategy="best")),
         message_of(lambda: load_file(path, mesh, {"even": (Shard(0), Shard(1))})),
+        message_of(lambda: load_file(path, mesh, strategy="auto" if rank == 0 else "broadcast")),
+        message_of(lambda: load_model(nn.Linear(2, 2), model, strategy="best" if rank == 0 else "auto")),
     ]
 
 
 def test_errors_are_the_same_on_all_ranks(path) -> None:
     path.with_name("bad").write_bytes(b"junk")
+    ts.save_model(nn.Linear(2, 2), path.with_name("model"))
     first, second = run_ranks(2, meets_errors, path)
     assert first == second
     kinds = [kind for kind, _ in first]
-    assert kinds == [FileNotFoundError, SafetensorError, *[ValueError] * 6]
+    assert kinds == [FileNotFoundError, SafetensorError, *[ValueError] * 8]
     texts = [text for _, text in first]
     assert str(path.with_name("none")) in texts[0]
     assert "header too small: 4 bytes" in texts[1]
-    assert "ranks disagree about its tensors: rank 0 has 'even' as float32[8, 12]" in texts[2]
+    assert "ranks disagree about what to load: rank 0 has 'even' as float32[8, 12]" in texts[2]
     assert "(S(1))" in texts[2]
     assert "tensor 'even': is P" in texts[3]
     assert "tensor 'even': S(2) of a tensor of shape [8, 12]" in texts[4]
     assert "placements of tensors that it does not hold: 'odd'" in texts[5]
     assert "strategy 'best' is not one of 'auto', 'independent', 'broadcast'" in texts[6]
     assert "tensor 'even': 2 placements for a mesh of 1 dimensions" in texts[7]
+    assert "rank 0 has strategy 'auto', rank 1 has strategy 'broadcast'" in texts[8]
+    assert "rank 0 has strategy 'best', rank 1 has strategy 'auto'" in texts[9]
 
 
 def fails_to_read_on_one_rank(path: Path, strategy: str, die: bool) -> None:
@@ -480,6 +486,7 @@ def test_what_short_rows_cost_is_counted() -> None:
     out = torch.empty(8, 256)
     part = _load.Part("a", (8, 1024), out.dtype, LocalBox((0, 256), (8, 256)), out, copies=1, whole_from=1)
     assert (part.is_shared, part.nbytes, part.nbytes_read) == (True, 32768, 32768)
+    assert part._replace(dtype=torch.half).nbytes_read == 16384  # of the file, whatever it is loaded as
     part = part._replace(whole_from=2)
     assert (part.is_shared, part.nbytes, part.nbytes_read) == (False, 32768, 8192)
     assert part._replace(box=LocalBox((0, 1024), (8, 0)), whole_from=1).nbytes_read == 0

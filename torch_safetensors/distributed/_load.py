@@ -31,7 +31,7 @@ Placements: TypeAlias = "Mapping[str, _Of] | Callable[[str], _Of]"
 
 
 class Part(NamedTuple):
-    """What a rank wants of a stored tensor."""
+    """What a rank wants of a stored tensor. Sizes are those of the file."""
 
     name: str
     #: Of the whole tensor, as stored.
@@ -52,16 +52,16 @@ class Part(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of the whole tensor."""
-        return math.prod(self.shape) * self.out.dtype.itemsize
+        """Bytes of the whole tensor."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def nbytes_read(self) -> int:
-        """Where this rank reads its part itself."""
+        """Bytes of this rank's part, where it reads that itself."""
         if 0 in self.box.shape:
             return 0
         shape = *self.box.shape[: self.whole_from], *self.shape[self.whole_from :]
-        return math.prod(shape) * self.out.dtype.itemsize
+        return math.prod(shape) * self.dtype.itemsize
 
 
 def load_file(
@@ -118,7 +118,7 @@ def load_file(
 
     handle, planned = open_together(group, path, backend, plan)
     lines = [f"{part.name!r} as {describe(meta, mesh, places)}" for part, meta, places in planned]
-    check_same(group, source, "its tensors", lines)
+    check_same(group, source, "what to load", [f"strategy {strategy!r}", *lines])
     read_parts(handle, source, [part for part, _, _ in planned], group, strategy)
     return {
         part.name: DTensor.from_local(part.out, mesh, places, run_check=False, shape=meta.shape, stride=meta.stride())

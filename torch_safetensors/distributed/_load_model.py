@@ -70,7 +70,8 @@ def load_model(
 
     names: tuple[list[str], list[str]]
     handle, (names, parts) = open_together(group, path, backend, plan)
-    check_same(group, source, "its tensors", [f"{part.name!r} as {_describe(state[part.name])}" for part in parts])
+    lines = [f"{part.name!r} as {_describe(state[part.name])}" for part in parts]
+    check_same(group, source, "what to load", [f"strategy {strategy!r}", *lines])
     read_parts(handle, source, parts, group, strategy)
     return names
 
@@ -122,14 +123,14 @@ def _parts(handle: Any, state: Mapping[str, torch.Tensor], unexpected: list[str]
         shape = tuple(meta.shape)
         if len(shape) != tensor.dim():  # a scalar, which old files hold as one element
             box, out = LocalBox((0,) * len(shape), shape), out.view(shape)
-        yield Part(name, shape, meta.dtype, box, out, *_sharing(tensor, ranks))
+        yield Part(name, shape, meta.dtype, box, out, *_sharing(tensor, meta.dtype.itemsize, ranks))
 
 
-def _sharing(tensor: torch.Tensor, ranks: int) -> tuple[int, int]:
+def _sharing(tensor: torch.Tensor, itemsize: int, ranks: int) -> tuple[int, int]:
     """``copies`` and ``whole_from``."""
     if (spread := as_dtensor(tensor)) is None:
         return ranks, tensor.dim()
-    rows = whole_from(spread.shape, spread.dtype.itemsize, spread.placements)
+    rows = whole_from(spread.shape, itemsize, spread.placements)
     return copies(ranks, spread.device_mesh, spread.placements), rows
 
 
