@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 
 from ._boxes import LocalBox
 
-__all__ = ["Work", "deal", "holders_of", "is_tiled"]
+__all__ = ["Held", "Work", "deal", "held", "holders_of", "is_tiled"]
 
 #: What several ranks hold is cut into pieces of about so many bytes, to be dealt out evenly.
 _PIECE = 16 << 20
@@ -41,33 +41,42 @@ def is_tiled(shape: Sequence[int], boxes: set[LocalBox]) -> bool:
     return len(boxes) == count
 
 
-def deal(types: Sequence[torch.Tensor], holders: Sequence[dict[LocalBox, list[int]]], world_size: int) -> list[Work]:
-    """What each rank writes, so that every box is written once, and all ranks write about as many bytes.
+def deal(
+    types: Sequence[torch.Tensor], holders: Sequence[dict[LocalBox, list[int]]], world_size: int, rank: int
+) -> Work:
+    """What this rank writes. Every box is written by one that holds it, and all ranks write about as many bytes.
 
-    The same on every rank, as what goes in is.
+    What each is dealt follows from what all of them pass, which is the same, but for ``rank``.
 
     Args:
         types: of the tensors, on any device; only their dtypes count.
-        holders: for each tensor its boxes, with the ranks that hold them.
+        holders: for each tensor its boxes, with the ranks that hold them: see :func:`holders_of`.
         world_size: number of ranks.
+        rank: this one's number.
     """
-    work: list[Work] = [[] for _ in range(world_size)]
+    # 1,000 ranks hold a million boxes of 1,000 tensors, but in few ways.
+    alike: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, (tensor, boxes) in enumerate(zip(types, holders, strict=True)):
+        alike[id(boxes), tensor.element_size()].append(number)
+    own: Work = []
     loads = [0] * world_size
     shared: list[tuple[int, int, LocalBox, list[int]]] = []
-    for number, (tensor, boxes) in enumerate(zip(types, holders, strict=True)):
-        for box, ranks in boxes.items():
-            for piece in [box] if len(ranks) == 1 else _cut(box, tensor.element_size()):
-                nbytes = math.prod(piece.shape) * tensor.element_size()
-                if len(ranks) > 1:
-                    shared.append((-nbytes, number, piece, ranks))
-                else:
-                    work[ranks[0]].append((number, piece))
-                    loads[ranks[0]] += nbytes
+    for (_, item_size), numbers in alike.items():
+        for box, ranks in holders[numbers[0]].items():
+            if len(ranks) > 1:
+                for piece in _cut(box, item_size):
+                    nbytes = math.prod(piece.shape) * item_size
+                    shared += [(-nbytes, number, piece, ranks) for number in numbers]
+                continue
+            loads[ranks[0]] += math.prod(box.shape) * item_size * len(numbers)
+            if ranks[0] == rank:
+                own += [(number, box) for number in numbers]
     for negative, number, piece, ranks in sorted(shared):
-        rank = min(ranks, key=lambda rank: (loads[rank], rank))
-        work[rank].append((number, piece))
-        loads[rank] -= negative
-    return [sorted(part) for part in work]
+        least = min(ranks, key=lambda rank: (loads[rank], rank))
+        loads[least] -= negative
+        if least == rank:
+            own.append((number, piece))
+    return sorted(own)
 
 
 def _cut(box: LocalBox, item_size: int) -> list[LocalBox]:
@@ -85,13 +94,33 @@ def _cut(box: LocalBox, item_size: int) -> list[LocalBox]:
     return pieces
 
 
-def holders_of(boxes_by_rank: Sequence[Sequence[LocalBox | None]]) -> list[dict[LocalBox, list[int]]]:
-    """For each tensor its boxes that are not empty, with the ranks that hold them."""
+class Held(NamedTuple):
+    """What a rank holds, in few words: models have many tensors of few shapes."""
+
+    #: Each once.
+    boxes: list[LocalBox | None]
+    #: For each tensor which of them.
+    which: list[int]
+
+
+def held(boxes: Iterable[LocalBox | None]) -> Held:
+    """What a rank holds of each tensor."""
+    numbers: dict[LocalBox | None, int] = {}
+    which = [numbers.setdefault(box, len(numbers)) for box in boxes]
+    return Held(list(numbers), which)
+
+
+def holders_of(held_by_rank: Sequence[Held]) -> list[dict[LocalBox, list[int]]]:
+    """For each tensor its boxes that are not empty, with the ranks that hold them. One dict for all that are alike."""
+    found: dict[tuple[int, ...], dict[LocalBox, list[int]]] = {}
     holders: list[dict[LocalBox, list[int]]] = []
-    for boxes in zip(*boxes_by_rank, strict=True):
-        ranks: defaultdict[LocalBox, list[int]] = defaultdict(list)
-        for rank, box in enumerate(boxes):
-            if box is not None and math.prod(box.shape):
-                ranks[box].append(rank)
-        holders.append(dict(ranks))
+    for which in zip(*(held.which for held in held_by_rank), strict=True):
+        if which not in found:
+            ranks: defaultdict[LocalBox, list[int]] = defaultdict(list)
+            for rank, (held, number) in enumerate(zip(held_by_rank, which, strict=True)):
+                box = held.boxes[number]
+                if box is not None and math.prod(box.shape):
+                    ranks[box].append(rank)
+            found[which] = dict(ranks)
+        holders.append(found[which])
     return holders

@@ -14,7 +14,7 @@ from .._arguments import PathLike, operator_filename
 from .._errors import printable
 from ._boxes import LocalBox
 from ._content import Content, of_dict, of_model
-from ._deal import Work, deal, holders_of, is_tiled
+from ._deal import Work, deal, held, holders_of, is_tiled
 from ._group import check_same, together, world
 from ._new_files import NewFiles, write_ranges
 
@@ -123,13 +123,14 @@ def _agree(
     check_same(group, source, "what to save", lines)
 
     by_name = sorted(content.types)
-    own = content.ties, [content.parts[name].box for name in by_name], list(content.types) if group.rank() == 0 else []
-    ties, boxes, orders = zip(*together(group, source, "comparing parts", lambda: own), strict=True)
-    held = dict(zip(by_name, holders_of(boxes), strict=True))
+    boxes = held(content.parts[name].box for name in by_name)
+    own = content.ties, boxes, list(content.types) if group.rank() == 0 else []
+    ties, boxes_by_rank, orders = zip(*together(group, source, "comparing parts", lambda: own), strict=True)
+    holders = dict(zip(by_name, holders_of(boxes_by_rank), strict=True))
     content = content.in_order(orders[0], {name: kept for of_rank in ties for name, kept in of_rank.items()})
-    _check_whole(content, held, source, group.size())
+    _check_whole(content, holders, source, group.size())
     types = content.types
-    return content, deal(list(types.values()), [held[name] for name in types], group.size())[group.rank()]
+    return content, deal(list(types.values()), [holders[name] for name in types], group.size(), group.rank())
 
 
 def _checked(prepare: Callable[[], Content], path: PathLike) -> Content:
@@ -137,13 +138,20 @@ def _checked(prepare: Callable[[], Content], path: PathLike) -> Content:
     return prepare()
 
 
-def _check_whole(content: Content, held: Mapping[str, dict[LocalBox, list[int]]], source: str, group_size: int) -> None:
+def _check_whole(
+    content: Content, holders: Mapping[str, dict[LocalBox, list[int]]], source: str, group_size: int
+) -> None:
+    whole = set()
     for name, tensor in content.types.items():
-        if not is_tiled(tensor.shape, set(held[name])):
+        as_held = id(holders[name]), tensor.shape
+        if as_held in whole:
+            continue
+        if not is_tiled(tensor.shape, set(holders[name])):
             raise ValueError(
                 f"{source}: tensor {name!r}: what the {group_size} ranks hold does not make up its shape "
                 f"{list(tensor.shape)}: {content.parts[name].layout}; process_group must have all ranks of the mesh"
             )
+        whole.add(as_held)
 
 
 def _write(content: Content, work: Work, places: list[tuple[str, str]], path: PathLike, fsync: bool) -> None:
