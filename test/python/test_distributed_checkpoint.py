@@ -120,7 +120,8 @@ def load_all_forms(folder: str) -> None:
     for seed, saved in enumerate(LAYOUTS):
         for layout in LAYOUTS:
             for form in ("whole", "sharded", "split", "theirs"):
-                assert_loads(SafetensorsReader(f"{folder}/{form}-{saved}"), layout, seed)
+                for strategy in ("independent", "broadcast"):
+                    assert_loads(SafetensorsReader(f"{folder}/{form}-{saved}", strategy=strategy), layout, seed)
         for form in ("whole", "sharded", "split"):
             assert_loads(HuggingFaceStorageReader(f"{folder}/{form}-{saved}"), "fsdp", seed)
 

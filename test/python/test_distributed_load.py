@@ -26,7 +26,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import torch_safetensors as ts
 from torch_safetensors import SafetensorError
 from torch_safetensors.distributed import _load, _share, load_file, load_model
-from torch_safetensors.distributed._boxes import LocalBox, whole_from
+from torch_safetensors.distributed._boxes import LocalBox, dims_of_shards, whole_from
 from torch_safetensors.distributed._cost import block_of
 from torch_safetensors.distributed._share import Shared
 
@@ -137,8 +137,7 @@ def test_many_rounds(tmp_path) -> None:
 
 def test_pieces_make_up_the_tensors_and_each_is_one_range_within_its_block() -> None:
     shapes = [(), (5,), (3, 4), (2, 1, 7), (1, 1, 9), (2, 3, 4, 5), (0, 3), (400, 2)]
-    whole = LocalBox((), ())
-    tensors = [Shared(str(number), shape, torch.int32, whole, torch.empty(0)) for number, shape in enumerate(shapes)]
+    tensors = [Shared(str(number), shape, torch.int32, []) for number, shape in enumerate(shapes)]
     covered = [torch.zeros(shape, dtype=torch.int32) for shape in shapes]
     for limit in (320, 512, 9600):
         for block in _share._blocks(tensors, limit):
@@ -158,7 +157,7 @@ def test_pieces_make_up_the_tensors_and_each_is_one_range_within_its_block() -> 
 def test_rounds_are_filled_evenly() -> None:
     """What takes one block and a bit more of each rank goes in two halves."""
     size = 4 * block_of(4) * 5 // 4
-    one = Shared("a", (size // 1024, 1024), torch.uint8, LocalBox((), ()), torch.empty(0))
+    one = Shared("a", (size // 1024, 1024), torch.uint8, [])
     blocks = list(_share._blocks([one], _share._block_size([one], 4)))
     sizes = [sum(math.prod(piece.box.shape) for piece in block) for block in blocks]
     assert len(sizes) == 8
@@ -479,7 +478,7 @@ def test_auto_says_what_it_chose_and_why(tmp_path) -> None:
     ],
 )
 def test_parts_of_short_rows_cost_whole_rows(shape, placements, expected) -> None:
-    assert whole_from(shape, 4, placements) == expected
+    assert whole_from(shape, 4, dims_of_shards(len(shape), placements)) == expected
 
 
 def test_what_short_rows_cost_is_counted() -> None:

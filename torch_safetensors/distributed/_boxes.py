@@ -20,6 +20,7 @@ __all__ = [
     "Read",
     "as_dtensor",
     "copies",
+    "dims_of_shards",
     "local_box",
     "local_part",
     "open_checkpoint",
@@ -109,18 +110,26 @@ def copies(ranks: int, mesh: DeviceMesh, placements: Sequence[Placement]) -> int
     return ranks // shards
 
 
-def whole_from(shape: Sequence[int], itemsize: int, placements: Sequence[Placement]) -> int:
+def whole_from(shape: Sequence[int], itemsize: int, cut: Iterable[int]) -> int:
     """The dimension from which on a rank reads rows whole, also what other ranks hold of them.
 
     Where the parts of a row are closer to each other than what storages read at a time, reading one brings the others.
     ``len(shape)`` where that is not so.
+
+    Args:
+        shape: of the stored tensor.
+        itemsize: bytes of an element.
+        cut: the dimensions of which the rank holds a part.
     """
-    for placement in placements:
-        if isinstance(placement, (Shard, _StridedShard)):
-            dim = placement.dim % max(len(shape), 1)
-            if math.prod(shape[:dim]) > 1 and itemsize * math.prod(shape[dim:]) <= _AT_A_TIME:
-                return dim
+    for dim in sorted(cut):
+        if math.prod(shape[:dim]) > 1 and itemsize * math.prod(shape[dim:]) <= _AT_A_TIME:
+            return dim
     return len(shape)
+
+
+def dims_of_shards(ndim: int, placements: Sequence[Placement]) -> set[int]:
+    """The dimensions in which placements cut a tensor."""
+    return {placement.dim % max(ndim, 1) for placement in placements if isinstance(placement, (Shard, _StridedShard))}
 
 
 def open_checkpoint(path: PathLike, backend: str = "auto") -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.storage import StorageReader
@@ -15,12 +19,17 @@ from torch.futures import Future
 
 from .._arguments import PathLike, operator_filename
 from .._errors import printable, translated
-from ._boxes import Read, open_checkpoint, read_boxes
-from ._saved_boxes import read_saved_boxes
+from ._boxes import LocalBox, Read, open_checkpoint, read_boxes
+from ._cost import Hardware, choose
+from ._group import device_of, together, world
+from ._load import Strategy, check_strategy, log, open_together
+from ._saved_boxes import Saved, read_saved_boxes
+from ._share import Shared, read_shared
+from ._wanted import wanted
 
 __all__ = ["SafetensorsReader"]
 
-#: So much is read together: what the planner or a conversion needs memory for does not grow with the file.
+#: Of so much tensors are held at once that the planner or a conversion makes.
 _BATCH = 1 << 30
 
 
@@ -41,17 +50,28 @@ class SafetensorsReader(StorageReader):
     Args:
         path: a file, an index or a directory. Of a directory ``model.safetensors`` is read, without it the files of its
             index; without either all ``*.safetensors``, or only the ranks' shards where there are some.
+        strategy: ``"independent"``: each rank reads what it wants. ``"broadcast"``: what several ranks want is read by
+            one of them and passed on, so that the storage gives every byte once. ``"auto"``: see :func:`load_file`.
+        process_group: of the ranks that load, where ``torch.distributed.checkpoint.load`` is given one.
+
+    Raises:
+        TypeError, ValueError: arguments that are none of these.
 
     Its methods are called by torch. They raise OSError and :class:`torch_safetensors.SafetensorError`, which arrive
     within torch's ``CheckpointException``, on all ranks.
     """
 
-    def __init__(self, path: PathLike) -> None:
+    def __init__(
+        self, path: PathLike, *, strategy: Strategy = "auto", process_group: dist.ProcessGroup | None = None
+    ) -> None:
         super().__init__()
         operator_filename(path)  # raises what it is not
+        check_strategy(strategy)
         self.path = path
+        self._strategy = strategy
+        self._process_group = process_group
         self._load_id = str(uuid.uuid4())
-        self._sources: dict[Any, str] = {}
+        self._saved: dict[Any, Saved] = {}
 
     @property
     def checkpoint_id(self) -> PathLike:
@@ -63,7 +83,7 @@ class SafetensorsReader(StorageReader):
         if checkpoint_id:
             self.path = checkpoint_id
         self._load_id = str(uuid.uuid4())
-        self._sources = {}
+        self._saved = {}
 
     def read_metadata(self) -> Metadata:
         """What the headers of the files say."""
@@ -73,39 +93,123 @@ class SafetensorsReader(StorageReader):
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """Takes note of where everything is."""
-        self._sources = metadata.storage_data
+        self._saved = metadata.storage_data
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
-        """Raises ValueError for what is no tensor."""
+        """Says on which machine this rank is. Raises ValueError for what is no tensor."""
+        self._check_tensors(plan)
+        return replace(plan, storage_data=socket.gethostname())
+
+    def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
+        """Says what the ranks read together."""
+        shared = self._shared(plans)
+        return [replace(plan, storage_data=shared) for plan in plans]
+
+    def _shared(self, plans: list[LoadPlan]) -> list[Any]:
+        source = printable(self.path)
+        if self._strategy == "independent" or len(plans) == 1:
+            return []
+        ranks = (self._process_group or world()).size()
+        if ranks != len(plans):
+            if self._strategy == "auto":
+                return []
+            raise ValueError(f"{source}: {len(plans)} ranks load it, and {ranks} are in the reader's process_group")
+        work, shared = wanted(self._saved, plans, len({plan.storage_data for plan in plans}))
+        if self._strategy == "auto":
+            choice = choose(work, Hardware.from_environment())
+            log.info("%s: %s", source, choice.reason)
+            if choice.strategy == "independent":
+                return []
+        return shared
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Reads what the plan has into the planner's tensors."""
+        self._check_tensors(plan)
+        shared: dict[Any, list[ReadItem]] = {index: [] for index in plan.storage_data or ()}
+        alone: list[ReadItem] = []
+        for item in plan.items:
+            shared.get(item.storage_index, alone).append(item)
+        if shared:
+            group = self._process_group or world()
+            # One after the other: a rank that fails in the first must not be missed in those after it.
+            together(group, printable(self.path), "reading", lambda: self._read_alone(alone, planner))
+            for batch in self._batches({index: self._saved[index].nbytes for index in shared}):
+                self._read_together(batch, shared, planner, group)
+        else:
+            self._read_alone(alone, planner)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def _check_tensors(self, plan: LoadPlan) -> None:
         names = sorted({item.storage_index.fqn for item in plan.items if item.type == LoadItemType.BYTE_IO})
         if names:
             raise ValueError(
                 f"{printable(self.path)}: {', '.join(map(repr, names))}: wanted as bytes, but safetensors files hold "
                 "tensors only"
             )
-        return plan
 
-    def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
-        """Leaves the plans as they are."""
-        return plans
+    def _read_alone(self, items: list[ReadItem], planner: LoadPlanner) -> None:
+        by_index: dict[Any, list[ReadItem]] = {}
+        for item in items:
+            by_index.setdefault(item.storage_index, []).append(item)
+        handle, opened = None, None
+        for batch in self._batches({index: sum(map(self._nbytes, of_one)) for index, of_one in by_index.items()}):
+            source = self._saved[batch[0]].source
+            if source != opened:
+                handle, opened = open_checkpoint(source), source
+            outs = [(item, _resolve(item, planner, source)) for index in batch for item in by_index[index]]
+            with translated(source):
+                read_boxes(
+                    handle, [Read(item.storage_index.fqn, tuple(item.storage_offsets), out) for item, out in outs]
+                )
+            for item, out in outs:
+                planner.commit_tensor(item, out)
 
-    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        """Reads what the plan has into the planner's tensors."""
-        by_source: dict[str, list[ReadItem]] = {}
-        for item in self.prepare_local_plan(plan).items:
-            by_source.setdefault(self._sources[item.storage_index], []).append(item)
-        for source, items in by_source.items():
-            handle = open_checkpoint(source)
-            for batch in _batches(items, planner, source):
-                with translated(source):
-                    read_boxes(
-                        handle, [Read(item.storage_index.fqn, tuple(item.storage_offsets), out) for item, out in batch]
-                    )
-                for item, out in batch:
-                    planner.commit_tensor(item, out)
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
+    def _read_together(
+        self,
+        batch: list[Any],
+        wanted: Mapping[Any, list[ReadItem]],
+        planner: LoadPlanner,
+        group: dist.ProcessGroup,
+    ) -> None:
+        source = self._saved[batch[0]].source
+        outs: list[tuple[ReadItem, torch.Tensor]] = []
+
+        def plan(_: Any) -> list[Shared]:
+            tensors = []
+            for index in batch:
+                resolved = [(item, _resolve(item, planner, source)) for item in wanted[index]]
+                outs.extend(resolved)
+                boxes = [(LocalBox(tuple(item.storage_offsets), tuple(item.lengths)), out) for item, out in resolved]
+                tensors.append(Shared(index.fqn, self._saved[index].box.shape, self._saved[index].dtype, boxes))
+            return tensors
+
+        handle, tensors = open_together(group, source, "auto", plan)
+
+        def read() -> None:
+            with translated(source):
+                read_shared(handle, printable(source), tensors, group, device_of(group))
+            for item, out in outs:
+                planner.commit_tensor(item, out)
+
+        together(group, printable(source), "reading", read)
+
+    def _nbytes(self, item: ReadItem) -> int:
+        return math.prod(item.lengths) * self._saved[item.storage_index].dtype.itemsize
+
+    def _batches(self, nbytes_of: Mapping[Any, int]) -> Iterator[list[Any]]:
+        """Saved parts of one file, and not too many bytes of them."""
+        batch: list[Any] = []
+        nbytes = 0
+        for index in sorted(nbytes_of, key=lambda index: self._saved[index].source):
+            if batch and (nbytes >= _BATCH or self._saved[index].source != self._saved[batch[0]].source):
+                yield batch
+                batch, nbytes = [], 0
+            batch.append(index)
+            nbytes += nbytes_of[index]
+        if batch:
+            yield batch
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
@@ -113,21 +217,12 @@ class SafetensorsReader(StorageReader):
         return "://" not in os.fsdecode(checkpoint_id)
 
 
-def _batches(items: list[ReadItem], planner: LoadPlanner, source: str) -> Iterator[list[tuple[ReadItem, torch.Tensor]]]:
-    """The items with the tensors that the planner wants them in."""
-    batch: list[tuple[ReadItem, torch.Tensor]] = []
-    nbytes = 0
-    for item in items:
-        out = planner.resolve_tensor(item).detach()
-        if out.shape != item.lengths:
-            raise ValueError(
-                f"{printable(source)}: tensor {item.storage_index.fqn!r}: the planner gave a tensor of shape "
-                f"{list(out.shape)} for a part of shape {list(item.lengths)}"
-            )
-        batch.append((item, out))
-        nbytes += out.nbytes
-        if nbytes >= _BATCH:
-            yield batch
-            batch, nbytes = [], 0
-    if batch:
-        yield batch
+def _resolve(item: ReadItem, planner: LoadPlanner, source: str) -> torch.Tensor:
+    """The tensor that the planner wants an item in."""
+    out = planner.resolve_tensor(item).detach()
+    if out.shape != item.lengths:
+        raise ValueError(
+            f"{printable(source)}: tensor {item.storage_index.fqn!r}: the planner gave a tensor of shape "
+            f"{list(out.shape)} for a part of shape {list(item.lengths)}"
+        )
+    return out

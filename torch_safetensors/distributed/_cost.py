@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-__all__ = ["PLANNING", "Choice", "Hardware", "Strategy", "Work", "block_of", "choose", "seconds"]
+__all__ = ["PLANNING", "Choice", "Hardware", "Strategy", "Work", "block_of", "choose", "seconds", "work_of"]
 
 Strategy = Literal["independent", "broadcast", "everything"]
 
@@ -99,6 +100,20 @@ class Work:
         if strategy == "everything":
             return self.of_checkpoint * hosts
         return min(self.own, self.unique * hosts) if strategy == "independent" else self.unique
+
+
+def work_of(owns: Sequence[int], unique: int, shared: int, tensors: int, hosts: int) -> Work:
+    """Of ranks that need so many bytes each, and as many tensors."""
+    return Work(
+        ranks=len(owns),
+        own=sum(owns),
+        unique=unique,
+        shared=shared,
+        largest=max(owns),
+        requests=max(tensors, 1),
+        tensors=tensors,
+        hosts=hosts,
+    )
 
 
 class Choice(NamedTuple):

@@ -12,7 +12,17 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["ElsewhereError", "LostError", "all_gather", "check_same", "group_of", "lost_ranks", "together", "world"]
+__all__ = [
+    "ElsewhereError",
+    "LostError",
+    "all_gather",
+    "check_same",
+    "device_of",
+    "group_of",
+    "lost_ranks",
+    "together",
+    "world",
+]
 
 T = TypeVar("T")
 
@@ -87,7 +97,7 @@ _kept: list[dist.Work] = []
 
 def _exchange(group: dist.ProcessGroup, value: object) -> list[Any]:
     """``dist.all_gather_object``, but for that."""
-    device = _device_of(group)
+    device = device_of(group)
     own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8).to(device)
     size = torch.tensor([own.numel()], device=device)
     sizes = size.new_empty(group.size())
@@ -106,7 +116,7 @@ def _wait(work: dist.Work) -> dist.Work:
     return work
 
 
-def _device_of(group: dist.ProcessGroup) -> torch.device:
+def device_of(group: dist.ProcessGroup) -> torch.device:
     """Where a group moves bytes: on the CPU if it can."""
     backend = dist.get_backend(group)
     accelerator = torch.accelerator.current_accelerator()

@@ -15,14 +15,25 @@ from torch.distributed.tensor import DTensor, Placement, Replicate
 
 from .._arguments import PathLike
 from .._errors import printable, translated
-from ._boxes import LocalBox, Read, copies, local_box, open_checkpoint, read_boxes, whole_from
-from ._cost import Hardware, Work, choose
+from ._boxes import LocalBox, Read, copies, dims_of_shards, local_box, open_checkpoint, read_boxes, whole_from
+from ._cost import Hardware, choose, work_of
 from ._group import check_same, group_of, together
 from ._share import Shared, read_shared
 
-__all__ = ["Part", "Placements", "Strategy", "describe", "load_file", "open_together", "read_parts"]
+__all__ = [
+    "Part",
+    "Placements",
+    "Strategy",
+    "check_strategy",
+    "describe",
+    "load_file",
+    "log",
+    "open_together",
+    "read_parts",
+]
 
-_log = logging.getLogger("torch_safetensors.distributed")
+#: Where it is said which strategy was chosen, and why.
+log = logging.getLogger("torch_safetensors.distributed")
 
 Strategy: TypeAlias = Literal["auto", "independent", "broadcast"]
 _Of: TypeAlias = "Placement | Sequence[Placement] | None"
@@ -111,7 +122,7 @@ def load_file(
             box = local_box(name, meta.shape, mesh, places)
             out = torch.empty(box.shape, dtype=meta.dtype, device=mesh.device_type)
             shape = tuple(meta.shape)
-            rows = whole_from(shape, meta.dtype.itemsize, places)
+            rows = whole_from(shape, meta.dtype.itemsize, dims_of_shards(len(shape), places))
             part = Part(name, shape, meta.dtype, box, out, copies(group.size(), mesh, places), rows)
             planned.append((part, meta, places))
         return planned
@@ -143,16 +154,17 @@ def open_together(
 
 def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.ProcessGroup, strategy: Strategy) -> None:
     """Reads what each rank wants of the same tensors, which are in the same order on all. Collective."""
-    if strategy not in ("auto", "independent", "broadcast"):
-        raise ValueError(f"strategy {strategy!r} is not one of 'auto', 'independent', 'broadcast'")
+    check_strategy(strategy)
     if strategy == "auto":
         own = sum(part.nbytes_read for part in parts)
         told = together(group, source, "planning", lambda: (own, socket.gethostname(), Hardware.from_environment()))
         owns, hosts, hardware = zip(*told, strict=True)
-        choice = choose(_work(parts, owns, len(set(hosts))), hardware[0])
+        unique = sum(part.nbytes for part in parts)
+        both = sum(part.nbytes for part in parts if part.is_shared)
+        choice = choose(work_of(owns, unique, both, len(parts), len(set(hosts))), hardware[0])
         strategy = choice.strategy
         if group.rank() == 0:
-            _log.info("%s: %s", source, choice.reason)
+            log.info("%s: %s", source, choice.reason)
     shared = [part for part in parts if strategy == "broadcast" and part.is_shared]
     alone = [part for part in parts if strategy != "broadcast" or not part.is_shared]
 
@@ -160,7 +172,9 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
         read_boxes(handle, [Read(part.name, part.box.offsets, part.out) for part in alone])
 
     def read_together() -> None:
-        read_shared(handle, source, [Shared(p.name, p.shape, p.dtype, p.box, p.out) for p in shared], group)
+        tensors = [Shared(part.name, part.shape, part.dtype, [(part.box, part.out)]) for part in shared]
+        # Bytes travel from where they shall be, so that no backend has to copy twice.
+        read_shared(handle, source, tensors, group, shared[0].out.device)
 
     # One after the other: a rank that fails in the first must not be missed in the second.
     with translated(source):
@@ -170,19 +184,10 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
             together(group, source, "reading", read_together)
 
 
-def _work(parts: Sequence[Part], owns: Sequence[int], hosts: int) -> Work:
-    unique = sum(part.nbytes for part in parts)
-    shared = sum(part.nbytes for part in parts if part.is_shared)
-    return Work(
-        ranks=len(owns),
-        own=sum(owns),
-        unique=unique,
-        shared=shared,
-        largest=max(owns),
-        requests=max(len(parts), 1),
-        tensors=len(parts),
-        hosts=hosts,
-    )
+def check_strategy(strategy: str) -> None:
+    """Raises ValueError for what is none."""
+    if strategy not in ("auto", "independent", "broadcast"):
+        raise ValueError(f"strategy {strategy!r} is not one of 'auto', 'independent', 'broadcast'")
 
 
 def _rule(placements: Placements | None, names: list[str], source: str) -> Callable[[str], _Of]:

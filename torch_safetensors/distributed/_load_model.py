@@ -11,7 +11,7 @@ import torch.distributed as dist
 from .._arguments import PathLike
 from .._errors import printable
 from .._models import check_or_load, has_own_loading, memory_of
-from ._boxes import LocalBox, as_dtensor, copies, local_part, whole_from
+from ._boxes import LocalBox, as_dtensor, copies, dims_of_shards, local_part, whole_from
 from ._group import check_same, world
 from ._load import Part, Strategy, describe, open_together, read_parts
 
@@ -130,7 +130,7 @@ def _sharing(tensor: torch.Tensor, itemsize: int, ranks: int) -> tuple[int, int]
     """``copies`` and ``whole_from``."""
     if (spread := as_dtensor(tensor)) is None:
         return ranks, tensor.dim()
-    rows = whole_from(spread.shape, itemsize, spread.placements)
+    rows = whole_from(spread.shape, itemsize, dims_of_shards(spread.dim(), spread.placements))
     return copies(ranks, spread.device_mesh, spread.placements), rows
 
 

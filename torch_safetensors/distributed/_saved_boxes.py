@@ -24,37 +24,41 @@ from .._errors import SafetensorError, printable, translated
 from ._boxes import LocalBox, open_checkpoint
 from ._deal import is_tiled
 
-__all__ = ["SHARDING_INFO", "read_saved_boxes"]
+__all__ = ["SHARDING_INFO", "Saved", "read_saved_boxes"]
 
 #: The metadata of a file in which torch.distributed.checkpoint keeps where in the whole tensors those of it begin.
 SHARDING_INFO = "DCP_SHARDING_INFO"
 _INDEX = re.compile(r".*\.safetensors\.index\.json")
 
 
-class _Saved(NamedTuple):
+class Saved(NamedTuple):
     """A part of a tensor, and the file or index to open for it."""
 
     source: str
     dtype: torch.dtype
     box: LocalBox
 
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.box.shape) * self.dtype.itemsize
+
 
 def read_saved_boxes(path: PathLike) -> Metadata:
-    """What a checkpoint holds; its ``storage_data`` is the file or index to open for each part.
+    """What a checkpoint holds; its ``storage_data`` has a :class:`Saved` for each part, in the order of the files.
 
     Raises:
         OSError: what the operating system reports; no checkpoint in a directory.
         SafetensorError: malformed files, parts of a tensor that overlap, or leave gaps.
     """
-    saved: dict[str, list[_Saved]] = {}
+    saved: dict[str, list[Saved]] = {}
     for source in _sources(os.fsdecode(path)):
         for name, part in _parts_of(source):
             saved.setdefault(name, []).append(part)
     tensors: dict[str, Any] = {}
-    places: dict[MetadataIndex, str] = {}
+    places: dict[MetadataIndex, Saved] = {}
     for name, parts in saved.items():
         tensors[name] = _whole(name, parts)
-        places |= {MetadataIndex(name, part.box.offsets): part.source for part in _filled(parts)}
+        places |= {MetadataIndex(name, part.box.offsets): part for part in _filled(parts)}
     return Metadata(tensors, storage_data=places)
 
 
@@ -73,7 +77,7 @@ def _sources(path: str) -> list[str]:
     return [os.path.join(path, name) for name in shards or files] or [path]  # noqa: PTH118
 
 
-def _parts_of(source: str) -> Iterator[tuple[str, _Saved]]:
+def _parts_of(source: str) -> Iterator[tuple[str, Saved]]:
     handle = open_checkpoint(source)
     with translated(source):
         info = _sharding_info(source, handle.metadata()) if not _is_folder_or_index(source) else None
@@ -81,7 +85,7 @@ def _parts_of(source: str) -> Iterator[tuple[str, _Saved]]:
             tensor = handle._get_meta(name)
             shape = tuple(tensor.shape)
             offsets = (0,) * len(shape) if info is None else _offsets(source, name, len(shape), info)
-            yield name, _Saved(source, tensor.dtype, LocalBox(offsets, shape))
+            yield name, Saved(source, tensor.dtype, LocalBox(offsets, shape))
 
 
 def _is_folder_or_index(source: str) -> bool:
@@ -117,12 +121,12 @@ def _offsets(source: str, name: str, ndim: int, info: Mapping[str, Any]) -> tupl
     return tuple(offsets)
 
 
-def _filled(parts: list[_Saved]) -> list[_Saved]:
+def _filled(parts: list[Saved]) -> list[Saved]:
     """Those that have elements; or one, of a tensor that has none."""
     return [part for part in parts if math.prod(part.box.shape)] or parts[:1]
 
 
-def _whole(name: str, parts: list[_Saved]) -> TensorStorageMetadata:
+def _whole(name: str, parts: list[Saved]) -> TensorStorageMetadata:
     """The tensor that the parts make up."""
     first = parts[0]
     for part in parts:
@@ -141,7 +145,7 @@ def _whole(name: str, parts: list[_Saved]) -> TensorStorageMetadata:
     return TensorStorageMetadata(TensorProperties(dtype=first.dtype), torch.Size(size), chunks)
 
 
-def _check_tiled(name: str, size: list[int], parts: list[_Saved]) -> None:
+def _check_tiled(name: str, size: list[int], parts: list[Saved]) -> None:
     boxes = {part.box for part in parts if math.prod(part.box.shape)}
     if len(boxes) == len(parts) and is_tiled(size, boxes):  # which is soon said, and true of all meshes
         return

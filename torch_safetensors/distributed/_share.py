@@ -26,13 +26,12 @@ _LARGEST_NUMBER = 16
 
 
 class Shared(NamedTuple):
-    """A stored tensor that ranks read together, and what this rank wants of it."""
+    """A stored tensor that ranks read together, and what this rank wants of it, and where to."""
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    box: LocalBox
-    out: torch.Tensor
+    wanted: Sequence[tuple[LocalBox, torch.Tensor]]
 
 
 class _Piece(NamedTuple):
@@ -43,21 +42,22 @@ class _Piece(NamedTuple):
     begin: int
 
 
-def read_shared(handle: Any, source: str, tensors: Sequence[Shared], group: dist.ProcessGroup) -> None:
-    """Fills each tensor's ``out`` on all ranks of a group, which pass the same tensors, bar ``box`` and ``out``.
+def read_shared(
+    handle: Any, source: str, tensors: Sequence[Shared], group: dist.ProcessGroup, device: torch.device
+) -> None:
+    """Fills what each rank of a group wants of the tensors, which are the same on all of them.
 
     In rounds: each rank reads one block, and gets those of all others, while it reads that of the next round. Holds two
-    rounds in memory.
+    rounds in memory, on ``device``, which is one where the group moves bytes.
 
     Raises:
         RuntimeError: another rank was lost.
-        ElsewhereError: another rank could not read its block; that one raises why.
+        ElsewhereError: another rank could not read its block, or take what it was sent; that one raises why.
     """
     ranks, rank = group.size(), group.rank()
     blocks = list(_blocks(tensors, _block_size(tensors, ranks)))
     if not blocks:
         return
-    device = _device_of(tensors)
     rounds = [blocks[begin : begin + ranks] for begin in range(0, len(blocks), ranks)]
     sizes = [max(_end(block[-1], tensors) for block in of_round) for of_round in rounds]
 
@@ -71,10 +71,13 @@ def read_shared(handle: Any, source: str, tensors: Sequence[Shared], group: dist
             return buffer, error
         return buffer, None
 
+    failed: Exception | None = None
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read, 0)
         for number, of_round in enumerate(rounds):
             own, error = ahead.result()
+            if failed is not None:  # which the others have to be told
+                own[0], error = 1, failed
             if number + 1 < len(rounds):
                 ahead = reader.submit(read, number + 1)
             all_blocks = torch.empty(ranks * sizes[number], dtype=torch.uint8, device=device)
@@ -82,9 +85,12 @@ def read_shared(handle: Any, source: str, tensors: Sequence[Shared], group: dist
                 all_gather(all_blocks, own, group=group)
             by_rank = all_blocks.view(ranks, sizes[number])
             _check(error, by_rank, source)
-            for block, buffer in zip(of_round, by_rank, strict=False):
-                for piece in block:
-                    _copy_common(tensors[piece.tensor], piece, _view(buffer, piece, tensors))
+            try:
+                _copy_round(of_round, by_rank, tensors)
+            except Exception as raised:
+                failed = raised
+    if failed is not None:
+        raise failed
 
 
 def _check(error: Exception | None, by_rank: torch.Tensor, source: str) -> None:
@@ -92,12 +98,7 @@ def _check(error: Exception | None, by_rank: torch.Tensor, source: str) -> None:
         raise error
     failed = by_rank[:, 0].nonzero().flatten().tolist()
     if failed:
-        raise ElsewhereError(f"{source}: rank {failed[0]} could not read its share")
-
-
-def _device_of(tensors: Sequence[Shared]) -> torch.device:
-    """Where the group moves bytes: the tensors' own device, so that no backend has to copy twice."""
-    return tensors[0].out.device
+        raise ElsewhereError(f"{source}: rank {failed[0]} could not do its share")
 
 
 def _block_size(tensors: Sequence[Shared], ranks: int) -> int:
@@ -181,12 +182,16 @@ def _read(buffer: torch.Tensor, piece: _Piece, tensors: Sequence[Shared]) -> Rea
     return Read(tensors[piece.tensor].name, piece.box.offsets, _view(buffer, piece, tensors))
 
 
-def _copy_common(tensor: Shared, piece: _Piece, values: torch.Tensor) -> None:
-    """Copies what a piece and this rank's part of the tensor have in common."""
-    out = tensor.out
-    for dim, (begin, length, own_begin, own_length) in enumerate(
-        zip(piece.box.offsets, piece.box.shape, tensor.box.offsets, tensor.box.shape, strict=True)
-    ):
+def _copy_round(of_round: Sequence[list[_Piece]], by_rank: torch.Tensor, tensors: Sequence[Shared]) -> None:
+    for block, buffer in zip(of_round, by_rank, strict=False):
+        for piece in block:
+            for box, out in tensors[piece.tensor].wanted:
+                _copy_common(box, out, piece.box, _view(buffer, piece, tensors))
+
+
+def _copy_common(box: LocalBox, out: torch.Tensor, of_piece: LocalBox, values: torch.Tensor) -> None:
+    """Copies what a piece and a wanted part have in common."""
+    for dim, (begin, length, own_begin, own_length) in enumerate(zip(*of_piece, *box, strict=True)):
         first, last = max(begin, own_begin), min(begin + length, own_begin + own_length)
         if first >= last:
             return

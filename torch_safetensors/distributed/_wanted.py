@@ -1,0 +1,55 @@
+"""What the ranks of a load by ``torch.distributed.checkpoint`` want of the files, and which of it several do."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.distributed.checkpoint.planner import LoadPlan, ReadItem
+
+from ._boxes import whole_from
+from ._cost import Work, work_of
+from ._saved_boxes import Saved
+
+__all__ = ["wanted"]
+
+
+def wanted(saved: Mapping[Any, Saved], plans: Sequence[LoadPlan], hosts: int) -> tuple[Work, list[Any]]:
+    """What the ranks need, each for itself and together, and the saved parts that several need, in the files' order.
+
+    Args:
+        saved: by ``MetadataIndex``.
+        plans: of all ranks.
+        hosts: on how many machines they are.
+    """
+    owns = []
+    read_by_all: defaultdict[Any, int] = defaultdict(int)
+    for plan in plans:
+        own = 0
+        for item in plan.items:
+            nbytes = _nbytes_read(saved[item.storage_index], item)
+            read_by_all[item.storage_index] += nbytes
+            own += nbytes
+        owns.append(own)
+    # More bytes than there are: at least two ranks read the same ones.
+    shared = [index for index in saved if read_by_all[index] > saved[index].nbytes]
+    work = work_of(
+        owns,
+        unique=sum(saved[index].nbytes for index, nbytes in read_by_all.items() if nbytes),
+        shared=sum(saved[index].nbytes for index in shared),
+        tensors=max(len(plan.items) for plan in plans),
+        hosts=hosts,
+    )
+    return work, shared
+
+
+def _nbytes_read(part: Saved, item: ReadItem) -> int:
+    """Bytes that a rank gets from the storage, where it reads them itself."""
+    shape = part.box.shape
+    if 0 in item.lengths:
+        return 0
+    cut = (dim for dim, (length, size) in enumerate(zip(item.lengths, shape, strict=True)) if length < size)
+    rows = whole_from(shape, part.dtype.itemsize, cut)
+    return math.prod((*item.lengths[:rows], *shape[rows:])) * part.dtype.itemsize
