@@ -56,7 +56,7 @@ class Point:
 
 def work_of(layout: str, ranks: int, nbytes: int, tensors: int) -> Work:
     groups = {"rows": 1, "replicated groups": max(1, ranks // 8), "replicated": ranks}[layout]
-    shared = nbytes if groups > 1 else 0
+    shared = {groups: nbytes} if groups > 1 else {}
     return Work(ranks, groups * nbytes, nbytes, shared, requests=tensors, header=100 * tensors, tensors=tensors)
 
 
@@ -73,12 +73,13 @@ def points(ranks: Sequence[int], nbytes: int, tensors: int, hardware: Hardware, 
 
 def simulate_at_length(strategy: Strategy, work: Work, hardware: Hardware, jitter: float) -> float:
     """Of thousands of equal rounds the first are simulated; the others take as long as the last of these."""
-    of_round = work.ranks * block_of(work.ranks)
-    rounds = work.shared / of_round
+    among = max(work.shared, default=1)
+    of_round = work.ranks * block_of(among)
+    rounds = work.of_several / of_round
     if strategy != "broadcast" or rounds <= 2 * SIMULATED_ROUNDS:
         return simulate(strategy, work, hardware, jitter=jitter)
     some, more = (
-        simulate(strategy, dataclasses.replace(work, unique=shared, shared=shared), hardware, jitter=jitter)
+        simulate(strategy, dataclasses.replace(work, unique=shared, shared={among: shared}), hardware, jitter=jitter)
         for shared in (SIMULATED_ROUNDS * of_round, 2 * SIMULATED_ROUNDS * of_round)
     )
     return more + (more - some) * (rounds / SIMULATED_ROUNDS - 2)

@@ -89,7 +89,7 @@ def shapes_of(megabytes: float) -> Shapes:
 def work_of(shapes: Shapes, layout: str, count: int) -> Work:
     """Rows of matrices are so short that who needs a part of each reads all of them."""
     unique = sum(4 * math.prod(shape) for shape in shapes.values())
-    own, shared = (unique, 0) if layout == "rows" else (unique * count, unique)
+    own, shared = (unique, {}) if layout == "rows" else (unique * count, {count: unique})
     return Work(count, own, unique, shared, requests=len(shapes), header=100 * len(shapes), tensors=len(shapes))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from torch_safetensors.distributed._cost import PLANNING, Hardware, Strategy, Work, block_of
@@ -166,9 +166,13 @@ def simulate(
     storage = Storage(clock, hardware)
     order = random.Random(seed)
     slowness = [1 + jitter * order.random() for _ in range(work.ranks)]
-    ring = Ring(clock, hardware, slowness)
+    rings = {
+        among: [Ring(clock, hardware, slowness[first : first + among]) for first in range(0, work.ranks, among)]
+        for among in work.shared
+    }
     for rank in range(work.ranks):
-        clock.start(_rank(rank, strategy, work, hardware, clock, storage, ring, block or block_of(work.ranks)))
+        own = {among: of_all[rank // among] for among, of_all in rings.items()}
+        clock.start(_rank(rank, strategy, work, hardware, clock, storage, own, block))
     return clock.run()
 
 
@@ -179,8 +183,8 @@ def _rank(
     hardware: Hardware,
     clock: Clock,
     storage: Storage,
-    ring: Ring,
-    block: int,
+    rings: Mapping[int, Ring],
+    block: int | None,
 ) -> Steps:
     yield storage.read(8)
     yield _ranges(clock, storage, hardware, work.header, 1)
@@ -190,10 +194,11 @@ def _rank(
     elif strategy == "independent":
         yield _ranges(clock, storage, hardware, work.own / work.ranks, work.requests)
     else:
-        alone = (work.unique - work.shared) / work.ranks
+        alone = (work.unique - work.of_several) / work.ranks
         if alone:
             yield _ranges(clock, storage, hardware, alone, work.requests)
-        yield from _rounds(rank, work, hardware, clock, storage, ring, block)
+        for among, ring in rings.items():
+            yield from _rounds(rank, work, among, hardware, clock, storage, ring, block or block_of(among))
 
 
 def _ranges(clock: Clock, storage: Storage, hardware: Hardware, nbytes: float, requests: int) -> Wait:
@@ -209,12 +214,20 @@ def _ranges(clock: Clock, storage: Storage, hardware: Hardware, nbytes: float, r
 
 
 def _rounds(
-    rank: int, work: Work, hardware: Hardware, clock: Clock, storage: Storage, ring: Ring, block: int
+    rank: int,
+    work: Work,
+    among: int,
+    hardware: Hardware,
+    clock: Clock,
+    storage: Storage,
+    ring: Ring,
+    block: int,
 ) -> Iterator[Wait]:
     """Reads its block of a round while those of the round before travel."""
     shares = []
-    for begin in range(0, work.shared, block * work.ranks):
-        of_round = min(work.shared - begin, block * work.ranks)
+    shared = work.shared[among]
+    for begin in range(0, shared, block * work.ranks):
+        of_round = min(shared - begin, block * work.ranks)
         share = -(-of_round // work.ranks)
         shares.append((share, min(share, max(of_round - rank * share, 0))))
 

@@ -35,7 +35,7 @@ def test_equal_rounds_are_not_all_simulated() -> None:
 
 @pytest.mark.parametrize("strategy", ["independent", "broadcast"])
 def test_many_small_requests_are_simulated(strategy: Strategy) -> None:
-    work = Work(50, own=10**6, unique=10**6, shared=0, requests=1000)
+    work = Work(50, own=10**6, unique=10**6, shared={}, requests=1000)
     hardware = Hardware(storage_requests=1e4)
     assert simulate(strategy, work, hardware) == pytest.approx(seconds(strategy, work, hardware), rel=0.1)
 

@@ -19,11 +19,11 @@ QUICK = Hardware(
 
 
 def replicated(ranks: int, size: int = GB, **more: int) -> Work:
-    return Work(ranks, own=ranks * size, unique=size, shared=size, **more)
+    return Work(ranks, own=ranks * size, unique=size, shared={ranks: size}, **more)
 
 
 def sharded(ranks: int, size: int = GB, **more: int) -> Work:
-    return Work(ranks, own=size, unique=size, shared=0, **more)
+    return Work(ranks, own=size, unique=size, shared={}, **more)
 
 
 def quick_but(**values: float) -> Hardware:
@@ -75,6 +75,14 @@ def test_all_ranks_read_the_header_and_plan() -> None:
     assert seconds("independent", sharded(1000, 0, tensors=1000), QUICK) == pytest.approx(0.07)
 
 
+def test_a_part_travels_among_those_who_hold_it() -> None:
+    """4 pairs of 8 ranks hold a quarter of 1 GB each: a rank gets the half of it that the other one reads."""
+    work = Work(8, own=2 * GB, unique=GB, shared={2: GB})
+    assert seconds("broadcast", work, quick_but(network_bandwidth=GB)) == pytest.approx(1 / 8, rel=1e-3)
+    mixed = Work(8, own=2 * GB + 8 * GB, unique=2 * GB, shared={2: GB, 8: GB})
+    assert seconds("broadcast", mixed, quick_but(network_bandwidth=GB)) == pytest.approx(1 / 8 + 7 / 8, rel=1e-3)
+
+
 def test_blocks_travel_while_the_next_are_read() -> None:
     """100 rounds of 4 blocks of 1 MB: each reads 4 MB in 4 ms and sends each rank 3 MB in 3 ms, or in 6."""
     work = replicated(4, 400 * 10**6)
@@ -99,7 +107,7 @@ def test_what_is_shared_by_all_is_broadcast_and_the_numbers_are_told() -> None:
         sharded(1000),
         replicated(1),
         replicated(4, hosts=1),
-        Work(4, own=GB + 3 * 1000, unique=GB, shared=1000),
+        Work(4, own=GB + 3 * 1000, unique=GB, shared={4: 1000}),
     ],
 )
 def test_what_gains_nothing_is_read_independently(work: Work) -> None:

@@ -26,9 +26,10 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import torch_safetensors as ts
 from torch_safetensors import SafetensorError
 from torch_safetensors.distributed import _load, _share, load_file, load_model
-from torch_safetensors.distributed._boxes import LocalBox, dims_of_shards, whole_from
+from torch_safetensors.distributed._boxes import LocalBox
 from torch_safetensors.distributed._cost import block_of
 from torch_safetensors.distributed._share import Shared
+from torch_safetensors.distributed._sharing import Sharing, cut_dims, whole_from
 
 STRATEGIES = ["independent", "broadcast", "auto"]
 
@@ -79,6 +80,8 @@ PLACEMENTS: list[tuple[tuple[int, ...], dict[str, Any]]] = [
     ((4,), {"even": Shard(1), "uneven": Shard(2), "few": Shard(1), "empty": Shard(1)}),
     ((2, 2), {"even": (Shard(0), Shard(1)), "uneven": (Replicate(), Shard(1)), "few": (Shard(1), Replicate())}),
     ((2, 2), {"even": (Shard(0), Shard(0)), "uneven": (Shard(1), Shard(1)), "few": (Shard(0), Shard(0))}),
+    ((2, 2), {name: (Replicate(), Shard(0)) for name in ("even", "uneven", "few", "empty")}),
+    ((2, 2), {name: (Shard(0), Replicate()) for name in ("even", "uneven", "few", "empty")}),
 ]
 
 
@@ -137,7 +140,9 @@ def test_many_rounds(tmp_path) -> None:
 
 def test_pieces_make_up_the_tensors_and_each_is_one_range_within_its_block() -> None:
     shapes = [(), (5,), (3, 4), (2, 1, 7), (1, 1, 9), (2, 3, 4, 5), (0, 3), (400, 2)]
-    tensors = [Shared(str(number), shape, torch.int32, []) for number, shape in enumerate(shapes)]
+    tensors = [
+        Shared(str(number), LocalBox((0,) * len(shape), shape), torch.int32, []) for number, shape in enumerate(shapes)
+    ]
     covered = [torch.zeros(shape, dtype=torch.int32) for shape in shapes]
     for limit in (320, 512, 9600):
         for block in _share._blocks(tensors, limit):
@@ -157,7 +162,7 @@ def test_pieces_make_up_the_tensors_and_each_is_one_range_within_its_block() -> 
 def test_rounds_are_filled_evenly() -> None:
     """What takes one block and a bit more of each rank goes in two halves."""
     size = 4 * block_of(4) * 5 // 4
-    one = Shared("a", (size // 1024, 1024), torch.uint8, [])
+    one = Shared("a", LocalBox((0, 0), (size // 1024, 1024)), torch.uint8, [])
     blocks = list(_share._blocks([one], _share._block_size([one], 4)))
     sizes = [sum(math.prod(piece.box.shape) for piece in block) for block in blocks]
     assert len(sizes) == 8
@@ -222,6 +227,51 @@ def test_with_broadcast_the_group_reads_every_byte_once(tmp_path) -> None:
     assert sum(total for total, _ in read) == sum(tensor.nbytes for tensor in tensors.values())
     totals = [total for total, _ in read]
     assert max(totals) - min(totals) <= 4096
+
+
+def counts_passed_on_bytes(path: Path, shape: tuple[int, ...], placements: dict[str, Any]) -> tuple[int, int]:
+    read, received = 0, 0
+    read_boxes, all_gather = _share.read_boxes, _share.all_gather
+
+    def counted(handle: Any, reads: Any) -> None:
+        nonlocal read
+        read += sum(each.out.nbytes for each in reads)
+        read_boxes(handle, reads)
+
+    def counted_gather(output: torch.Tensor, own: torch.Tensor, group: Any) -> None:
+        nonlocal received
+        received += output.nbytes
+        all_gather(output, own, group=group)
+
+    with (
+        small_blocks(),
+        mock.patch.object(_share, "read_boxes", counted),
+        mock.patch.object(_load, "read_boxes", counted),
+        mock.patch.object(_share, "all_gather", counted_gather),
+    ):
+        load_file(path, mesh_of(*shape), placements, strategy="broadcast")
+    return read, received
+
+
+@pytest.mark.parametrize(
+    ("shape", "placements", "received"),
+    [
+        ((2, 2), {"w": (Replicate(), Shard(0))}, 0.5),
+        ((2, 2), {"w": (Shard(0), Replicate())}, 0.5),
+        ((2, 2), {"w": (Replicate(), Replicate())}, 1),
+        ((2, 2), {"w": (Shard(0), Shard(0))}, 0),
+        ((4, 1), {"w": (Shard(0), Replicate())}, 0),
+        ((1, 4), {"w": (Shard(0), Replicate())}, 1),
+        ((2, 2), {"w": (Replicate(), Shard(1))}, 1),  # of columns rows are read whole
+    ],
+)
+def test_what_is_read_together_goes_to_those_who_hold_it(tmp_path, shape, placements, received) -> None:
+    tensor = torch.rand(1000, 64)
+    ts.save_file({"w": tensor}, tmp_path / "x")
+    counts = run_ranks(4, counts_passed_on_bytes, tmp_path / "x", shape, placements)
+    assert sum(read for read, _ in counts) == tensor.nbytes
+    for _, nbytes in counts:  # more by what tells of errors, and rounds that are not full
+        assert received * tensor.nbytes <= nbytes <= 1.1 * received * tensor.nbytes
 
 
 # --- models --------------------------------------------------------------------------------------
@@ -478,14 +528,15 @@ def test_auto_says_what_it_chose_and_why(tmp_path) -> None:
     ],
 )
 def test_parts_of_short_rows_cost_whole_rows(shape, placements, expected) -> None:
-    assert whole_from(shape, 4, dims_of_shards(len(shape), placements)) == expected
+    assert whole_from(shape, 4, cut_dims(len(shape), placements)) == expected
 
 
 def test_what_short_rows_cost_is_counted() -> None:
     out = torch.empty(8, 256)
-    part = _load.Part("a", (8, 1024), out.dtype, LocalBox((0, 256), (8, 256)), out, copies=1, whole_from=1)
+    sharing: Any = Sharing(copies=1, whole_from=1, among=None)  # type: ignore[arg-type]
+    part = _load.Part("a", (8, 1024), out.dtype, LocalBox((0, 256), (8, 256)), out, sharing)
     assert (part.is_shared, part.nbytes, part.nbytes_read) == (True, 32768, 32768)
     assert part._replace(dtype=torch.half).nbytes_read == 16384  # of the file, whatever it is loaded as
-    part = part._replace(whole_from=2)
+    assert part._replace(box=LocalBox((0, 1024), (8, 0))).nbytes_read == 0
+    part = part._replace(sharing=sharing._replace(whole_from=2))
     assert (part.is_shared, part.nbytes, part.nbytes_read) == (False, 32768, 8192)
-    assert part._replace(box=LocalBox((0, 1024), (8, 0)), whole_from=1).nbytes_read == 0

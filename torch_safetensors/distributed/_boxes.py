@@ -19,17 +19,11 @@ __all__ = [
     "LocalBox",
     "Read",
     "as_dtensor",
-    "copies",
-    "dims_of_shards",
     "local_box",
     "local_part",
     "open_checkpoint",
     "read_boxes",
-    "whole_from",
 ]
-
-#: Bytes that file systems of networks read at least, and ahead, about.
-_AT_A_TIME = 64 << 10
 
 
 class LocalBox(NamedTuple):
@@ -98,38 +92,6 @@ def local_part(name: str, tensor: torch.Tensor) -> tuple[LocalBox, torch.Tensor]
         return LocalBox((0,) * tensor.dim(), tuple(tensor.shape)), tensor.detach()
     box = local_box(name, tensor.shape, spread.device_mesh, spread.placements)
     return box, spread.to_local().detach().view(box.shape)
-
-
-def copies(ranks: int, mesh: DeviceMesh, placements: Sequence[Placement]) -> int:
-    """How many of a group's ranks hold each part of a tensor."""
-    shards = math.prod(
-        size
-        for size, placement in zip(mesh.shape, placements, strict=True)
-        if isinstance(placement, (Shard, _StridedShard))
-    )
-    return ranks // shards
-
-
-def whole_from(shape: Sequence[int], itemsize: int, cut: Iterable[int]) -> int:
-    """The dimension from which on a rank reads rows whole, also what other ranks hold of them.
-
-    Where the parts of a row are closer to each other than what storages read at a time, reading one brings the others.
-    ``len(shape)`` where that is not so.
-
-    Args:
-        shape: of the stored tensor.
-        itemsize: bytes of an element.
-        cut: the dimensions of which the rank holds a part.
-    """
-    for dim in sorted(cut):
-        if math.prod(shape[:dim]) > 1 and itemsize * math.prod(shape[dim:]) <= _AT_A_TIME:
-            return dim
-    return len(shape)
-
-
-def dims_of_shards(ndim: int, placements: Sequence[Placement]) -> set[int]:
-    """The dimensions in which placements cut a tensor."""
-    return {placement.dim % max(ndim, 1) for placement in placements if isinstance(placement, (Shard, _StridedShard))}
 
 
 def open_checkpoint(path: PathLike, backend: str = "auto") -> Any:

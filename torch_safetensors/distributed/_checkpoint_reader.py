@@ -182,7 +182,9 @@ class SafetensorsReader(StorageReader):
                 resolved = [(item, _resolve(item, planner, source)) for item in wanted[index]]
                 outs.extend(resolved)
                 boxes = [(LocalBox(tuple(item.storage_offsets), tuple(item.lengths)), out) for item, out in resolved]
-                tensors.append(Shared(index.fqn, self._saved[index].box.shape, self._saved[index].dtype, boxes))
+                part = self._saved[index]
+                stored = LocalBox((0,) * len(part.box.shape), part.box.shape)
+                tensors.append(Shared(index.fqn, stored, part.dtype, boxes))
             return tensors
 
         handle, tensors = open_together(group, source, "auto", plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 __all__ = ["PLANNING", "Choice", "Hardware", "Strategy", "Work", "block_of", "choose", "seconds", "work_of"]
@@ -73,8 +73,8 @@ class Work:
     own: int
     #: What at least one rank needs, counted once.
     unique: int
-    #: What at least two ranks need, counted once.
-    shared: int
+    #: What at least two ranks need, counted once, by how many of them pass a part of it on among each other.
+    shared: Mapping[int, int]
     #: What the rank that needs most does; own / ranks if not given.
     largest: int | None = None
     #: The data of the whole checkpoint; unique if not given.
@@ -85,6 +85,11 @@ class Work:
     tensors: int = 0
     #: Machines with a page cache of their own; ranks if not given.
     hosts: int | None = None
+
+    @property
+    def of_several(self) -> int:
+        """What at least two ranks need, counted once."""
+        return sum(self.shared.values())
 
     @property
     def of_one_rank(self) -> float:
@@ -102,7 +107,7 @@ class Work:
         return min(self.own, self.unique * hosts) if strategy == "independent" else self.unique
 
 
-def work_of(owns: Sequence[int], unique: int, shared: int, tensors: int, hosts: int) -> Work:
+def work_of(owns: Sequence[int], unique: int, shared: Mapping[int, int], tensors: int, hosts: int) -> Work:
     """Of ranks that need so many bytes each, and as many tensors."""
     return Work(
         ranks=len(owns),
@@ -132,7 +137,7 @@ def seconds(strategy: Strategy, work: Work, hardware: Hardware, block: int | Non
 
     All ranks read the header at the same time and plan. Then with "independent" each rank reads what it needs, and
     with "everything" the whole checkpoint. With "broadcast" each rank reads what it alone needs, then the group what
-    several need, in rounds.
+    several need, in rounds: those who hold the same part among each other.
     """
     ranks = work.ranks
     opening = 2 * hardware.storage_latency + _reading(hardware, ranks, work.header * ranks, work.header, 2)
@@ -142,11 +147,14 @@ def seconds(strategy: Strategy, work: Work, hardware: Hardware, block: int | Non
         return opening + _reading(hardware, ranks, stored, work.of_checkpoint, 1)
     if strategy == "independent":
         return opening + _reading(hardware, ranks, stored, work.of_one_rank, work.requests)
-    alone = work.unique - work.shared
+    alone = work.unique - work.of_several
     # The rank that needs most is taken to be the one that needs most alone.
     of_one = min(alone, work.of_one_rank)
     reading = _reading(hardware, ranks, alone, of_one, work.requests) if alone else 0.0
-    return opening + reading + _rounds(work, hardware, block or block_of(ranks))
+    rounds = sum(
+        _rounds(ranks, among, shared, hardware, block or block_of(among)) for among, shared in work.shared.items()
+    )
+    return opening + reading + rounds
 
 
 def _reading(hardware: Hardware, ranks: int, of_all: float, of_one: float, requests: float) -> float:
@@ -159,14 +167,14 @@ def _reading(hardware: Hardware, ranks: int, of_all: float, of_one: float, reque
     )
 
 
-def _rounds(work: Work, hardware: Hardware, block: int) -> float:
-    """While a round's blocks go around the ring of ranks, the next round's are read."""
-    if work.shared == 0:
+def _rounds(ranks: int, among: int, shared: int, hardware: Hardware, block: int) -> float:
+    """While a round's blocks go around the rings of so many ranks, the next round's are read."""
+    if shared == 0:
         return 0.0
-    block = min(block, math.ceil(work.shared / work.ranks))
-    rounds = work.shared / (work.ranks * block)
-    read = _reading(hardware, work.ranks, work.ranks * block, block, 1)
-    others = work.ranks - 1
+    block = min(block, math.ceil(shared / ranks))
+    rounds = shared / (ranks * block)
+    read = _reading(hardware, ranks, ranks * block, block, 1)
+    others = among - 1
     gather = others * (block / hardware.network_bandwidth + hardware.network_latency)
     return read + (rounds - 1) * max(read, gather) + gather
 
@@ -175,7 +183,7 @@ def choose(work: Work, hardware: Hardware) -> Choice:
     """The quicker of "independent" and "broadcast"; the former where they are equal."""
     independent = seconds("independent", work, hardware)
     broadcast = seconds("broadcast", work, hardware)
-    if work.shared == 0 or work.ranks == 1:
+    if work.of_several == 0 or work.ranks == 1:
         return Choice("independent", f"independent: no two of {work.ranks} ranks need the same bytes")
     each = f"independent reads {_size(work.from_storage('independent'))} in {independent:.3g} s"
     once = f"broadcast {_size(work.unique)} in {broadcast:.3g} s"

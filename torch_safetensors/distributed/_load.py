@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -15,10 +17,11 @@ from torch.distributed.tensor import DTensor, Placement, Replicate
 
 from .._arguments import PathLike
 from .._errors import printable, translated
-from ._boxes import LocalBox, Read, copies, dims_of_shards, local_box, open_checkpoint, read_boxes, whole_from
-from ._cost import Hardware, choose, work_of
+from ._boxes import LocalBox, Read, local_box, open_checkpoint, read_boxes
+from ._cost import Hardware, Work, choose, work_of
 from ._group import check_same, group_of, together
 from ._share import Shared, read_shared
+from ._sharing import Sharing, sharing_of
 
 __all__ = [
     "Part",
@@ -51,15 +54,12 @@ class Part(NamedTuple):
     dtype: torch.dtype
     box: LocalBox
     out: torch.Tensor
-    #: How many ranks of the group hold the same part.
-    copies: int
-    #: See ``whole_from``.
-    whole_from: int
+    sharing: Sharing
 
     @property
     def is_shared(self) -> bool:
         """Whether several ranks need the same bytes of the file; the same on all ranks."""
-        return self.copies > 1 or self.whole_from < len(self.shape)
+        return self.sharing.copies > 1 or self.sharing.whole_from < len(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -71,7 +71,8 @@ class Part(NamedTuple):
         """Bytes of this rank's part, where it reads that itself."""
         if 0 in self.box.shape:
             return 0
-        shape = *self.box.shape[: self.whole_from], *self.shape[self.whole_from :]
+        rows = self.sharing.whole_from
+        shape = *self.box.shape[:rows], *self.shape[rows:]
         return math.prod(shape) * self.dtype.itemsize
 
 
@@ -122,8 +123,8 @@ def load_file(
             box = local_box(name, meta.shape, mesh, places)
             out = torch.empty(box.shape, dtype=meta.dtype, device=mesh.device_type)
             shape = tuple(meta.shape)
-            rows = whole_from(shape, meta.dtype.itemsize, dims_of_shards(len(shape), places))
-            part = Part(name, shape, meta.dtype, box, out, copies(group.size(), mesh, places), rows)
+            sharing = sharing_of(group, shape, meta.dtype.itemsize, mesh, places)
+            part = Part(name, shape, meta.dtype, box, out, sharing)
             planned.append((part, meta, places))
         return planned
 
@@ -159,29 +160,45 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
         own = sum(part.nbytes_read for part in parts)
         told = together(group, source, "planning", lambda: (own, socket.gethostname(), Hardware.from_environment()))
         owns, hosts, hardware = zip(*told, strict=True)
-        unique = sum(part.nbytes for part in parts)
-        both = sum(part.nbytes for part in parts if part.is_shared)
-        choice = choose(work_of(owns, unique, both, len(parts), len(set(hosts))), hardware[0])
+        choice = choose(_work(parts, owns, len(set(hosts))), hardware[0])
         strategy = choice.strategy
         if group.rank() == 0:
             log.info("%s: %s", source, choice.reason)
-    shared = [part for part in parts if strategy == "broadcast" and part.is_shared]
-    alone = [part for part in parts if strategy != "broadcast" or not part.is_shared]
+    alone: list[Part] = []
+    shared: dict[dist.ProcessGroup, list[Part]] = {}
+    for part in parts:
+        is_passed_on = strategy == "broadcast" and part.is_shared
+        (shared.setdefault(part.sharing.among, []) if is_passed_on else alone).append(part)
 
     def read_alone() -> None:
         read_boxes(handle, [Read(part.name, part.box.offsets, part.out) for part in alone])
 
-    def read_together() -> None:
-        tensors = [Shared(part.name, part.shape, part.dtype, [(part.box, part.out)]) for part in shared]
+    def read_together(among: dist.ProcessGroup) -> None:
+        tensors = [_as_shared(part, whole=among is group) for part in shared[among]]
         # Bytes travel from where they shall be, so that no backend has to copy twice.
-        read_shared(handle, source, tensors, group, shared[0].out.device)
+        read_shared(handle, source, tensors, among, shared[among][0].out.device)
 
-    # One after the other: a rank that fails in the first must not be missed in the second.
+    # One after the other: a rank that fails in the first must not be missed in the next.
     with translated(source):
         if alone:
             together(group, source, "reading", read_alone)
-        if shared:
-            together(group, source, "reading", read_together)
+        for among in shared:
+            together(group, source, "reading", functools.partial(read_together, among))
+
+
+def _as_shared(part: Part, whole: bool) -> Shared:
+    none = (0,) * len(part.shape)
+    if whole:
+        return Shared(part.name, LocalBox(none, part.shape), part.dtype, [(part.box, part.out)])
+    return Shared(part.name, part.box, part.dtype, [(LocalBox(none, part.box.shape), part.out)])
+
+
+def _work(parts: Sequence[Part], owns: Sequence[int], hosts: int) -> Work:
+    shared: defaultdict[int, int] = defaultdict(int)
+    for part in parts:
+        if part.is_shared:
+            shared[part.sharing.among.size()] += part.nbytes
+    return work_of(owns, sum(part.nbytes for part in parts), shared, len(parts), hosts)
 
 
 def check_strategy(strategy: str) -> None:

@@ -11,9 +11,10 @@ import torch.distributed as dist
 from .._arguments import PathLike
 from .._errors import printable
 from .._models import check_or_load, has_own_loading, memory_of
-from ._boxes import LocalBox, as_dtensor, copies, dims_of_shards, local_part, whole_from
+from ._boxes import LocalBox, as_dtensor, local_part
 from ._group import check_same, world
 from ._load import Part, Strategy, describe, open_together, read_parts
+from ._sharing import Sharing, sharing_of
 
 __all__ = ["load_model"]
 
@@ -63,7 +64,7 @@ def load_model(
     def plan(handle: Any) -> tuple[tuple[list[str], list[str]], list[Part]]:
         _check_model(model, state, source)
         names = check_or_load(_ops._check_model, model, _stand_ins(state), path, strict)
-        parts = list(_parts(handle, state, names[1], group.size()))
+        parts = list(_parts(handle, state, names[1], group))
         for part in parts:
             _check_writable(part, source)
         return names, parts
@@ -105,7 +106,9 @@ def _memory_of(tensor: torch.Tensor) -> tuple[object, ...]:
     return memory_of(tensor if (spread := as_dtensor(tensor)) is None else spread.to_local())
 
 
-def _parts(handle: Any, state: Mapping[str, torch.Tensor], unexpected: list[str], ranks: int) -> Iterator[Part]:
+def _parts(
+    handle: Any, state: Mapping[str, torch.Tensor], unexpected: list[str], group: dist.ProcessGroup
+) -> Iterator[Part]:
     """What is read, in the order of the file; of names of one tensor, that which comes first."""
     filled = set()
     unused = set(unexpected)
@@ -123,15 +126,13 @@ def _parts(handle: Any, state: Mapping[str, torch.Tensor], unexpected: list[str]
         shape = tuple(meta.shape)
         if len(shape) != tensor.dim():  # a scalar, which old files hold as one element
             box, out = LocalBox((0,) * len(shape), shape), out.view(shape)
-        yield Part(name, shape, meta.dtype, box, out, *_sharing(tensor, meta.dtype.itemsize, ranks))
+        yield Part(name, shape, meta.dtype, box, out, _sharing(tensor, meta.dtype.itemsize, group))
 
 
-def _sharing(tensor: torch.Tensor, itemsize: int, ranks: int) -> tuple[int, int]:
-    """``copies`` and ``whole_from``."""
+def _sharing(tensor: torch.Tensor, itemsize: int, group: dist.ProcessGroup) -> Sharing:
     if (spread := as_dtensor(tensor)) is None:
-        return ranks, tensor.dim()
-    rows = whole_from(spread.shape, itemsize, dims_of_shards(spread.dim(), spread.placements))
-    return copies(ranks, spread.device_mesh, spread.placements), rows
+        return Sharing(group.size(), tensor.dim(), group)
+    return sharing_of(group, spread.shape, itemsize, spread.device_mesh, spread.placements)
 
 
 def _check_writable(part: Part, source: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -26,16 +27,21 @@ _LARGEST_NUMBER = 16
 
 
 class Shared(NamedTuple):
-    """A stored tensor that ranks read together, and what this rank wants of it, and where to."""
+    """A part of a stored tensor that ranks read together, and what this rank wants of it, and where to."""
 
     name: str
-    shape: tuple[int, ...]
+    part: LocalBox
     dtype: torch.dtype
+    #: Boxes within the part.
     wanted: Sequence[tuple[LocalBox, torch.Tensor]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.part.shape
 
 
 class _Piece(NamedTuple):
-    """One range of a tensor's bytes, and where it lies in its block."""
+    """One range of a part's bytes, and where it lies in its block."""
 
     tensor: int
     box: LocalBox
@@ -179,7 +185,9 @@ def _view(buffer: torch.Tensor, piece: _Piece, tensors: Sequence[Shared]) -> tor
 
 
 def _read(buffer: torch.Tensor, piece: _Piece, tensors: Sequence[Shared]) -> Read:
-    return Read(tensors[piece.tensor].name, piece.box.offsets, _view(buffer, piece, tensors))
+    tensor = tensors[piece.tensor]
+    offsets = tuple(map(operator.add, tensor.part.offsets, piece.box.offsets))
+    return Read(tensor.name, offsets, _view(buffer, piece, tensors))
 
 
 def _copy_round(of_round: Sequence[list[_Piece]], by_rank: torch.Tensor, tensors: Sequence[Shared]) -> None:

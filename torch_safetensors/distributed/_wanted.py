@@ -9,9 +9,9 @@ from typing import Any
 
 from torch.distributed.checkpoint.planner import LoadPlan, ReadItem
 
-from ._boxes import whole_from
 from ._cost import Work, work_of
 from ._saved_boxes import Saved
+from ._sharing import whole_from
 
 __all__ = ["wanted"]
 
@@ -38,7 +38,7 @@ def wanted(saved: Mapping[Any, Saved], plans: Sequence[LoadPlan], hosts: int) ->
     work = work_of(
         owns,
         unique=sum(saved[index].nbytes for index, nbytes in read_by_all.items() if nbytes),
-        shared=sum(saved[index].nbytes for index in shared),
+        shared={len(plans): sum(saved[index].nbytes for index in shared)},
         tensors=max(len(plan.items) for plan in plans),
         hosts=hosts,
     )
