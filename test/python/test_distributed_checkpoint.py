@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -33,6 +34,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import torch_safetensors as ts
 from torch_safetensors.distributed import SafetensorsReader, SafetensorsWriter
 from torch_safetensors.distributed._boxes import local_part
+from torch_safetensors.distributed._new_files import NewFiles
 
 MODEL = Path(__file__).resolve().parents[2] / "build/model"
 INDEX = "model.safetensors.index.json"
@@ -144,7 +146,9 @@ def test_every_layout_becomes_every_other(tmp_path, savers: int, loaders: int) -
         for shard in listing(ours):
             one, other = ts.safe_open(ours / shard), ts.safe_open(theirs / shard)
             assert one.keys() == other.keys()
-            assert {**one.metadata(), "DCP_SHARDING_INFO": ""} == {**other.metadata(), "DCP_SHARDING_INFO": ""}
+            ours_only = {"torch_safetensors.save_id": one.metadata()["torch_safetensors.save_id"]}
+            theirs_and_more = {**other.metadata(), **ours_only, "DCP_SHARDING_INFO": ""}
+            assert {**one.metadata(), "DCP_SHARDING_INFO": ""} == theirs_and_more
             texts = [file.metadata()["DCP_SHARDING_INFO"] for file in (one, other)]
             assert json.loads(texts[0]) == json.loads(texts[1])
             assert all(torch.equal(one.get_tensor(name), other.get_tensor(name)) for name in one)
@@ -306,6 +310,33 @@ def many(folder: str) -> None:
 def test_failures_leave_the_old_checkpoint(tmp_path) -> None:
     (tmp_path / "replaced").mkdir()
     run_ranks(2, many, str(tmp_path), timeout=120)
+
+
+def save_and_die_in_between(folder: str, other: bool) -> None:
+    """The coordinator has put the first shard in place of the old one."""
+    if dist.get_rank() == 0:
+        commit = NewFiles.commit
+
+        def commit_and_die(files: NewFiles) -> Any:
+            commit(files)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        NewFiles.commit = commit_and_die  # type: ignore[method-assign]
+    writer = (SafetensorsWriter if other else HuggingFaceStorageWriter)(folder, save_distributed=True)
+    with contextlib.suppress(RuntimeError, CheckpointException):
+        dcp.save(state_of("fsdp", 1), storage_writer=writer)
+        dcp.save(state_of("fsdp", 2), storage_writer=SafetensorsWriter(folder, save_distributed=True))
+
+
+@pytest.mark.parametrize("other", [True, False], ids=["ours", "theirs"])
+def test_shards_of_two_saves_are_refused(tmp_path, other: bool) -> None:
+    if other:
+        run_ranks(2, save_and_load, str(tmp_path), {"save_distributed": True})
+    outcomes = outcomes_of_ranks(2, save_and_die_in_between, str(tmp_path), other, group_timeout=10)
+    assert outcomes[0].exit_status == -signal.SIGKILL
+    with pytest.raises(ts.SafetensorError, match=r"shard-00002-.*: not of the same save as .*shard-00001-"):
+        SafetensorsReader(tmp_path).read_metadata()
+    run_ranks(2, save_and_load, str(tmp_path), {"save_distributed": True})
 
 
 class _Dying(DefaultSavePlanner):

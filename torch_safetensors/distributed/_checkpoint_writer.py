@@ -177,7 +177,7 @@ class SafetensorsWriter(StorageWriter):
         return _Save(folder, [new], None), [{name: place_of[name] for name in of_rank} for of_rank in names]
 
     def _begin_shards(self, folder: Path, plans: list[SavePlan]) -> tuple[_Save, list[Places]]:
-        ranks = files_of_ranks(printable(self.path), plans, self._texts, self._indices)
+        ranks = files_of_ranks(printable(self.path), plans, self._texts, self._indices, self._save_id)
         save = _Save(folder, [], [file.name for files in ranks for file in files.values()])
         places: list[Places] = []
         for files in ranks:

@@ -10,7 +10,7 @@ import torch
 from torch.distributed.checkpoint.planner import SavePlan, TensorWriteData, WriteItem, WriteItemType
 
 from .._sharded import split
-from ._saved_boxes import SHARDING_INFO
+from ._saved_boxes import SAVE_ID, SHARDING_INFO
 
 __all__ = ["NewFile", "check_tensors", "files_of_ranks", "whole_files", "write_data_of"]
 
@@ -26,10 +26,10 @@ class NewFile:
     #: Where in the whole tensors those of a rank's shard begin.
     offsets: dict[str, list[int]] = field(default_factory=dict)
 
-    def all_texts(self, texts: Mapping[str, str]) -> dict[str, str]:
+    def all_texts(self, texts: Mapping[str, str], save_id: str) -> dict[str, str]:
         """The metadata of a rank's shard, as torch's own writer has it, and more."""
         info = {name: {"saved_offsets": offsets} for name, offsets in self.offsets.items()}
-        return {**texts, SHARDING_INFO: json.dumps(info), "DCP_VERSION": "1.0", "format": "pt"}
+        return {**texts, SHARDING_INFO: json.dumps(info), SAVE_ID: save_id, "DCP_VERSION": "1.0", "format": "pt"}
 
 
 def write_data_of(item: WriteItem) -> TensorWriteData:
@@ -69,7 +69,7 @@ def whole_files(
 
 
 def files_of_ranks(
-    source: str, plans: list[SavePlan], texts: Mapping[str, str], indices: Mapping[str, int] | None
+    source: str, plans: list[SavePlan], texts: Mapping[str, str], indices: Mapping[str, int] | None, save_id: str
 ) -> list[dict[int, NewFile]]:
     """For each rank the shards of what it has, by the index of the file that they will be part of."""
     last = max(indices.values(), default=1) if indices is not None else 1
@@ -89,7 +89,7 @@ def files_of_ranks(
             file.types[name] = _meta(data.chunk.sizes, data)
             file.offsets[name] = list(data.chunk.offsets)
         for file in files.values():
-            file.texts = file.all_texts(texts)
+            file.texts = file.all_texts(texts, save_id)
         ranks.append(files)
     return ranks
 

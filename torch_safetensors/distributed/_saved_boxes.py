@@ -24,10 +24,12 @@ from .._errors import SafetensorError, printable, translated
 from ._boxes import LocalBox, open_checkpoint
 from ._deal import is_tiled
 
-__all__ = ["SHARDING_INFO", "Saved", "read_saved_boxes"]
+__all__ = ["SAVE_ID", "SHARDING_INFO", "Saved", "read_saved_boxes"]
 
 #: The metadata of a file in which torch.distributed.checkpoint keeps where in the whole tensors those of it begin.
 SHARDING_INFO = "DCP_SHARDING_INFO"
+#: That of a rank's shard in which our writer keeps which save it is of: the shards take their names one by one.
+SAVE_ID = "torch_safetensors.save_id"
 _INDEX = re.compile(r".*\.safetensors\.index\.json")
 
 
@@ -48,12 +50,18 @@ def read_saved_boxes(path: PathLike) -> Metadata:
 
     Raises:
         OSError: what the operating system reports; no checkpoint in a directory.
-        SafetensorError: malformed files, parts of a tensor that overlap, or leave gaps.
+        SafetensorError: malformed files, parts of a tensor that overlap, or leave gaps; shards of different saves.
     """
     saved: dict[str, list[Saved]] = {}
+    saves: dict[str | None, str] = {}
     for source in _sources(os.fsdecode(path)):
-        for name, part in _parts_of(source):
+        handle = open_checkpoint(source)
+        saves.setdefault(handle.metadata().get(SAVE_ID), source)
+        for name, part in _parts_of(source, handle):
             saved.setdefault(name, []).append(part)
+    if len(saves) > 1:
+        one, other, *_ = map(printable, saves.values())
+        raise SafetensorError(f"{other}: not of the same save as {one}: was a save killed as it put files in place?")
     tensors: dict[str, Any] = {}
     places: dict[MetadataIndex, Saved] = {}
     for name, parts in saved.items():
@@ -77,8 +85,7 @@ def _sources(path: str) -> list[str]:
     return [os.path.join(path, name) for name in shards or files] or [path]  # noqa: PTH118
 
 
-def _parts_of(source: str) -> Iterator[tuple[str, Saved]]:
-    handle = open_checkpoint(source)
+def _parts_of(source: str, handle: Any) -> Iterator[tuple[str, Saved]]:
     with translated(source):
         info = _sharding_info(source, handle.metadata()) if not _is_folder_or_index(source) else None
         for name in split_names(*handle._keys()):
