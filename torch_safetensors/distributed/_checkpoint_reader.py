@@ -87,7 +87,11 @@ class SafetensorsReader(StorageReader):
 
     def read_metadata(self) -> Metadata:
         """What the headers of the files say."""
-        metadata = read_saved_boxes(self.path)
+        try:
+            metadata = read_saved_boxes(self.path)
+        except Exception as error:
+            log.warning("%s", error)  # torch 2.11 keeps it to itself
+            raise
         metadata.storage_meta = StorageMeta(checkpoint_id=self.path, load_id=self._load_id)
         return metadata
 
