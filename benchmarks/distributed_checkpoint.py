@@ -1,7 +1,8 @@
 """Saving and loading by torch.distributed.checkpoint: ``python -m benchmarks.distributed_checkpoint``.
 
-Two ranks (gloo, processes of this machine) hold one model of linear layers, spread by FSDP2. Ours against torch's own
-reader and writer of the same files, which take turns in every round. Torch's writer saves the ranks' shards, and with
+Two ranks (gloo, processes of this machine) hold one model of linear layers, spread by FSDP2, and load it into such rows
+again, into columns, or whole. Ours against torch's own reader and writer of the same files, which take turns in every
+round. Torch's writer saves the ranks' shards, and with
 consolidation whole tensors; ours writes whole tensors at once. Torch's flushes the shards to the disk (fsync), from
 which only an attribute keeps it, and never what it consolidates; ours does if it is told to, with all files. Each row:
 the slowest rank's median time. Every load is compared with what was saved, apart from the time. The files are in the
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import operator
 import os
 import random
 import shutil
@@ -27,6 +29,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 
+from torch_safetensors.distributed._boxes import local_part
+
 from .report import table
 from .settings import ROOT
 
@@ -41,10 +45,12 @@ CASES = [
     ("save", "whole", "torch"),
     ("save", "whole", "ours, fsync"),
     ("save", "whole", "torch, fsync"),
-    ("load", "shards", "ours"),
-    ("load", "shards", "torch"),
-    ("load", "whole", "ours"),
-    ("load", "whole", "torch"),
+    *(
+        (f"load {layout}", form, way)
+        for layout in ("rows", "columns", "replicated")
+        for form in ("shards", "whole")
+        for way in ("ours", "torch")
+    ),
 ]
 
 Case = tuple[str, str, str]
@@ -84,20 +90,43 @@ def loader(case: Case, folder: Path) -> Any:
     return SafetensorsReader(folder) if case[2] == "ours" else HuggingFaceStorageReader(str(folder))
 
 
-def sample(case: Case, state: dict[str, Any], folder: Path) -> float:
+def empty(layout: str, state: dict[str, Any]) -> dict[str, Any]:
+    """Where to load to; memory that has been touched."""
+    from torch.distributed.tensor import Replicate, Shard, full
+
+    def placement(tensor: Any) -> Any:
+        if layout == "replicated" or (layout == "columns" and tensor.dim() < 2):
+            return Replicate()
+        return Shard(0 if layout == "rows" else 1)
+
+    return {
+        name: full(tensor.shape, -1.0, device_mesh=tensor.device_mesh, placements=[placement(tensor)])
+        for name, tensor in state.items()
+    }
+
+
+def sample(case: Case, state: dict[str, Any], whole: dict[str, torch.Tensor], folder: Path) -> float:
     """Seconds that this rank took."""
     if case[0] == "save":
         place = folder / "new"
         if dist.get_rank() == 0:
             shutil.rmtree(place, ignore_errors=True)
         return timed(lambda: state_dict_saver.save(state, storage_writer=saver(case, place)))
-    into = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    into = empty(case[0].split()[1], state)
     seconds = timed(lambda: state_dict_loader.load(into, storage_reader=loader(case, folder / case[1])))
-    for name, tensor in state.items():
-        loaded: Any = into[name]
-        if not torch.equal(loaded.to_local(), tensor.to_local()):
+    for name, tensor in whole.items():
+        box, local = local_part(name, into[name])
+        if not torch.equal(local, tensor[tuple(map(slice, box.offsets, map(operator.add, *box)))]):
             raise AssertionError(f"{case}: {name!r} was not loaded")
     return seconds
+
+
+def copy_in_pieces(path: Path, size: int) -> None:
+    """The page cache holds a file in pages as large as what is written at once."""
+    copy = path.with_name("copy")
+    with path.open("rb") as source, copy.open("wb", buffering=0) as target:
+        shutil.copyfileobj(source, target, size)
+    copy.replace(path)
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -113,13 +142,17 @@ def work(rank: int, folder: Path, options: argparse.Namespace, results: Any) -> 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.ranks))
     dist.init_process_group("gloo", f"file://{folder}/store", world_size=options.ranks, rank=rank)
     state = state_of(options.megabytes)
+    whole = {name: tensor.full_tensor() for name, tensor in state.items()}
     for form in ("shards", "whole"):
         state_dict_saver.save(state, storage_writer=saver(("save", form, "ours"), folder / form))
+    if options.pieces and rank == 0:
+        for path in folder.glob("*/*.safetensors"):
+            copy_in_pieces(path, options.pieces * 1000)
     times: dict[Case, list[float]] = {case: [] for case in CASES}
     order = random.Random(options.seed)
     for number in range(options.rounds + 1):  # in the first, modules are imported
         for case in order.sample(CASES, len(CASES)):
-            slowest = torch.tensor(sample(case, state, folder), dtype=torch.float64)
+            slowest = torch.tensor(sample(case, state, whole, folder), dtype=torch.float64)
             dist.all_reduce(slowest, dist.ReduceOp.MAX)
             if number > 0:
                 times[case].append(float(slowest))
@@ -165,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--ranks", type=int, default=2)
     add("--rounds", type=int, default=3)
     add("--megabytes", type=float, default=1000, help="of the model (1000)")
+    add("--pieces", type=int, metavar="KB", help="what is loaded was written in pieces of so many kB (at once)")
     add("--seed", type=int, default=0, help="of the order in which the ways take turns")
     add("--dir", type=Path, default=ROOT / "build", metavar="FOLDER", help="on the disk to use (build)")
     options = parser.parse_args(arguments)
