@@ -8,7 +8,8 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # The active virtual environment, else one of our own.
 export VIRTUAL_ENV=${VIRTUAL_ENV:-$root/.venv}
-export PATH=$VIRTUAL_ENV/bin:$PATH
+# Some shells leave out where Debian keeps ip and tc.
+export PATH=$VIRTUAL_ENV/bin:$PATH:/usr/sbin:/sbin
 python=$VIRTUAL_ENV/bin/python
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 CMAKE_GENERATOR=Ninja
