@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,14 @@ def test_a_traceback_on_request(cli: Cli, tmp_path: Path) -> None:
         cli("info", tmp_path / "missing.safetensors", "--traceback")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Also where a shell runs the tests in its background, and so has all of it ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_exits_with_130(cli: Cli, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -82,6 +91,7 @@ def test_an_interrupt_exits_with_130(cli: Cli, path: Path, monkeypatch: pytest.M
     assert cli("info", path) == (130, "", "")
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_that_becomes_another_error(cli: Cli, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object) -> None:
         try:
@@ -108,6 +118,7 @@ def test_an_interrupt_that_is_ignored(cli: Cli, path: Path, monkeypatch: pytest.
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_an_interrupt_of_the_program_is_quiet(path: Path) -> None:
     command = [sys.executable, "-m", "torch_safetensors", "bench", path, "--runs", "1000000000"]
