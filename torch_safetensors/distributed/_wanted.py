@@ -34,7 +34,7 @@ def wanted(saved: Mapping[Any, Saved], plans: Sequence[LoadPlan], hosts: int) ->
             own += nbytes
         owns.append(own)
     # More bytes than there are: at least two ranks read the same ones.
-    shared = [index for index in saved if read_by_all[index] > saved[index].nbytes]
+    shared = [index for index in saved if read_by_all.get(index, 0) > saved[index].nbytes]
     work = work_of(
         owns,
         unique=sum(saved[index].nbytes for index, nbytes in read_by_all.items() if nbytes),
