@@ -542,14 +542,14 @@ def test_plans_that_are_cached(tmp_path, alone) -> None:
         writer.prepare_global_plan([dcp.planner.SavePlan([], usable=False)])
 
 
-def load_real(folder: str) -> float:
+def load_real(folder: str, strategy: Any) -> float:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(dist.get_rank())
     model = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(folder))
     whole = ts.load_file(f"{folder}/model.safetensors")
     fully_shard(model)
     state = {name: tensor for name, tensor in model.state_dict().items() if name in whole}
-    dcp.load(state, storage_reader=SafetensorsReader(folder))
+    dcp.load(state, storage_reader=SafetensorsReader(folder, strategy=strategy))
     for name, tensor in state.items():
         full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         assert torch.equal(full, whole[name]), name
@@ -560,10 +560,11 @@ def load_real(folder: str) -> float:
 
 @pytest.mark.model
 @pytest.mark.skipif(not MODEL.is_dir(), reason="no real model: scripts/fetch_model.py")
-def test_real_model() -> None:
+@pytest.mark.parametrize(("ranks", "strategy"), [(2, "auto"), (4, "broadcast")])
+def test_real_model(ranks: int, strategy: str) -> None:
     transformers = pytest.importorskip("transformers")
-    sums = run_ranks(2, load_real, str(MODEL), timeout=120)
+    sums = run_ranks(ranks, load_real, str(MODEL), strategy, timeout=120)
     model = transformers.AutoModel.from_pretrained(MODEL).eval()
     with torch.no_grad():
         expected = float(model(torch.arange(1000, 1016).view(1, -1)).last_hidden_state.double().sum())
-    assert sums == pytest.approx([expected] * 2)
+    assert sums == pytest.approx([expected] * ranks)

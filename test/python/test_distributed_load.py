@@ -407,6 +407,56 @@ def test_modules_that_load_themselves_take_dtensors(tmp_path) -> None:
     run_ranks(2, refuses_hooks, tmp_path / "x")
 
 
+MODEL = Path(__file__).resolve().parents[2] / "build/model"
+#: BERT's, by the ends of its modules' names.
+TENSOR_PARALLEL = {
+    "attention.self.query": ColwiseParallel(),
+    "attention.self.key": ColwiseParallel(),
+    "attention.self.value": ColwiseParallel(),
+    "attention.output.dense": RowwiseParallel(),
+    "intermediate.dense": ColwiseParallel(),
+    "output.dense": RowwiseParallel(),
+}
+
+
+def loads_real(shape: tuple[int, ...]) -> list[float]:
+    """A transformers model, under FSDP2 or, on a mesh of two dimensions, with tensor parallelism, too."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.from_pretrained(MODEL)
+    mesh, names = mesh_of(*shape), ts.load_file(MODEL)
+    sums = []
+    for strategy in STRATEGIES:
+        torch.manual_seed(dist.get_rank())
+        model = transformers.AutoModel.from_config(config).eval()
+        if len(shape) > 1:
+            for layer in model.encoder.layer:
+                parallelize_module(layer, mesh["tp"], TENSOR_PARALLEL)
+                attention = layer.attention.self
+                attention.num_attention_heads //= shape[1]
+                attention.all_head_size //= shape[1]
+        fully_shard(model, mesh=mesh["dp"] if len(shape) > 1 else mesh)
+        missing, unexpected = load_model(model, MODEL, strict=False, strategy=strategy)
+        assert (missing, set(unexpected) <= {"embeddings.position_ids"}) == ([], True)
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(whole(tensor), names[name]), (name, strategy)
+        with torch.no_grad():
+            sums.append(float(model(torch.arange(1000, 1016).view(1, -1)).last_hidden_state.double().sum()))
+    return sums
+
+
+@pytest.mark.model
+@pytest.mark.skipif(not MODEL.is_dir(), reason="no real model: scripts/fetch_model.py")
+@pytest.mark.parametrize("shape", [(2,), (4,), (2, 2)])
+def test_a_real_model(shape) -> None:
+    transformers = pytest.importorskip("transformers")
+    by_rank = run_ranks(math.prod(shape), loads_real, shape, timeout=180)
+    model = transformers.AutoModel.from_pretrained(MODEL).eval()
+    with torch.no_grad():
+        expected = float(model(torch.arange(1000, 1016).view(1, -1)).last_hidden_state.double().sum())
+    for sums in by_rank:
+        assert sums == pytest.approx([expected] * len(STRATEGIES), rel=1e-3)
+
+
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
