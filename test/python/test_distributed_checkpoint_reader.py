@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,13 +13,14 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from ranks import outcomes_of_ranks, run_ranks
+from shared_reads import choices, read_by, sizes_read, small_blocks
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Placement, Replicate, Shard, distribute_tensor
 
 import torch_safetensors as ts
-from torch_safetensors.distributed import SafetensorsReader, SafetensorsWriter, _checkpoint_reader, _share
+from torch_safetensors.distributed import SafetensorsReader, SafetensorsWriter, _checkpoint_reader
 
 TENSORS = {"rows": (64, 100), "columns": (200, 60), "everywhere": (1000, 30), "one": ()}
 PLACEMENTS: dict[str, Placement] = {"rows": Shard(0), "columns": Shard(1)}
@@ -46,33 +45,9 @@ def assert_equal(state: dict[str, Any], path: Path) -> None:
         assert torch.equal(state[name].full_tensor(), tensor), name
 
 
-@contextlib.contextmanager
-def small_blocks() -> Iterator[None]:
-    """So that there are several rounds."""
-    with mock.patch.object(_share, "block_of", return_value=4096):
-        yield
-
-
-@contextlib.contextmanager
-def read_by(function: Callable[..., None]) -> Iterator[None]:
-    """With another function in place of read_boxes."""
-    with (
-        mock.patch.object(_share, "read_boxes", function),
-        mock.patch.object(_checkpoint_reader, "read_boxes", function),
-    ):
-        yield
-
-
 def counts_bytes(path: Path, strategy: Any, batch: int) -> int:
-    sizes = []
-    read_boxes = _share.read_boxes
-
-    def counted(handle: Any, reads: list[Any]) -> None:
-        sizes.extend(read.out.nbytes for read in reads)
-        read_boxes(handle, reads)
-
     state = state_of_zeros()
-    with small_blocks(), read_by(counted), mock.patch.object(_checkpoint_reader, "_BATCH", batch):
+    with small_blocks(), sizes_read() as sizes, mock.patch.object(_checkpoint_reader, "_BATCH", batch):
         dcp.load(state, storage_reader=SafetensorsReader(path, strategy=strategy))
     assert_equal(state, path)
     return sum(sizes)
@@ -164,12 +139,7 @@ def test_a_rank_that_dies_ends_the_others_wait(path) -> None:
 
 
 def logs_its_choice(path: Path) -> list[str]:
-    records: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("torch_safetensors.distributed")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    records = choices()
     os.environ["TORCH_SAFETENSORS_STORAGE_BANDWIDTH"] = "1e3"
     for host in "the same", str(dist.get_rank()):
         with mock.patch("socket.gethostname", return_value=host):
@@ -191,5 +161,6 @@ def test_auto_says_what_it_chose_and_why(path) -> None:
 
 
 def test_a_strategy_that_is_none(path) -> None:
+    strategy: Any = "best"
     with pytest.raises(ValueError, match="strategy 'best' is not one of"):
-        SafetensorsReader(path, strategy="best")  # type: ignore[arg-type]
+        SafetensorsReader(path, strategy=strategy)

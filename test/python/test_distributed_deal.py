@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from torch_safetensors.distributed._boxes import LocalBox
+from torch_safetensors.distributed._boxes import LocalBox, whole_box
 from torch_safetensors.distributed._deal import Work, deal, held, holders_of, is_tiled
 
 
@@ -58,7 +58,7 @@ def test_of_what_is_held_alike_each_tensor_is_dealt() -> None:
 
 def test_what_all_hold_is_dealt_evenly() -> None:
     types = [torch.empty(4096, 4096, device="meta"), *(torch.empty(n, device="meta") for n in range(1, 100))]
-    boxes = [LocalBox((0,) * tensor.ndim, tuple(tensor.shape)) for tensor in types]
+    boxes = [whole_box(tensor.shape) for tensor in types]
     work = deal_to_all(types, [{box: [0, 1, 2]} for box in boxes], 3)
     loads = [sum(math.prod(box.shape) * 4 for _, box in part) for part in work]
     assert sum(loads) == sum(tensor.nbytes for tensor in types)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import random
@@ -17,6 +16,7 @@ import torch
 import torch.distributed as dist
 from helpers import DTYPES, random_tensor
 from ranks import outcomes_of_ranks, run_ranks
+from shared_reads import choices, read_by, sizes_read, small_blocks
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -26,7 +26,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import torch_safetensors as ts
 from torch_safetensors import SafetensorError
 from torch_safetensors.distributed import _load, _share, load_file, load_model
-from torch_safetensors.distributed._boxes import LocalBox
+from torch_safetensors.distributed._boxes import LocalBox, whole_box
 from torch_safetensors.distributed._cost import block_of
 from torch_safetensors.distributed._share import Shared
 from torch_safetensors.distributed._sharing import Sharing, cut_dims, whole_from
@@ -120,13 +120,6 @@ def test_every_dtype(tmp_path) -> None:
     run_ranks(2, loads_every_dtype, tmp_path / "x")
 
 
-@contextlib.contextmanager
-def small_blocks(size: int = 4096) -> Iterator[None]:
-    """So that tensors and their rows are cut, and there are several rounds."""
-    with mock.patch.object(_share, "block_of", return_value=size):
-        yield
-
-
 def broadcasts_in_many_rounds(path: Path) -> None:
     with small_blocks():
         loads_like_distribute_tensor(path, (3,), {"wide": Shard(0), "tall": Shard(1)})
@@ -140,9 +133,7 @@ def test_many_rounds(tmp_path) -> None:
 
 def test_pieces_make_up_the_tensors_and_each_is_one_range_within_its_block() -> None:
     shapes = [(), (5,), (3, 4), (2, 1, 7), (1, 1, 9), (2, 3, 4, 5), (0, 3), (400, 2)]
-    tensors = [
-        Shared(str(number), LocalBox((0,) * len(shape), shape), torch.int32, []) for number, shape in enumerate(shapes)
-    ]
+    tensors = [Shared(str(number), whole_box(shape), torch.int32, []) for number, shape in enumerate(shapes)]
     covered = [torch.zeros(shape, dtype=torch.int32) for shape in shapes]
     for limit in (320, 512, 9600):
         for block in _share._blocks(tensors, limit):
@@ -203,54 +194,32 @@ def test_each_rank_reads_the_bytes_of_its_own_shards_alone(tmp_path) -> None:
         assert own <= columns < 1.1 * own
 
 
-def counts_shared_bytes(path: Path) -> tuple[int, int]:
-    sizes = []
-    read_boxes = _share.read_boxes
-
-    def counted(handle: Any, reads: Any) -> None:
-        sizes.extend(read.out.nbytes for read in reads)
-        read_boxes(handle, reads)
-
-    with (
-        small_blocks(),
-        mock.patch.object(_share, "read_boxes", counted),
-        mock.patch.object(_load, "read_boxes", counted),
-    ):
+def counts_shared_bytes(path: Path) -> int:
+    with small_blocks(), sizes_read() as sizes:
         load_file(path, mesh_of(4), {"own": Shard(0), "columns": Shard(1)}, strategy="broadcast")
-    return sum(sizes), max(sizes)
+    return sum(sizes)
 
 
 def test_with_broadcast_the_group_reads_every_byte_once(tmp_path) -> None:
     tensors = {"own": torch.rand(64, 100), "shared": torch.rand(1000, 30), "columns": torch.rand(200, 60)}
     ts.save_file(tensors, tmp_path / "x")
-    read = run_ranks(4, counts_shared_bytes, tmp_path / "x")
-    assert sum(total for total, _ in read) == sum(tensor.nbytes for tensor in tensors.values())
-    totals = [total for total, _ in read]
+    totals = run_ranks(4, counts_shared_bytes, tmp_path / "x")
+    assert sum(totals) == sum(tensor.nbytes for tensor in tensors.values())
     assert max(totals) - min(totals) <= 4096
 
 
 def counts_passed_on_bytes(path: Path, shape: tuple[int, ...], placements: dict[str, Any]) -> tuple[int, int]:
-    read, received = 0, 0
-    read_boxes, all_gather = _share.read_boxes, _share.all_gather
-
-    def counted(handle: Any, reads: Any) -> None:
-        nonlocal read
-        read += sum(each.out.nbytes for each in reads)
-        read_boxes(handle, reads)
+    received = 0
+    all_gather = _share.all_gather
 
     def counted_gather(output: torch.Tensor, own: torch.Tensor, group: Any) -> None:
         nonlocal received
         received += output.nbytes
         all_gather(output, own, group=group)
 
-    with (
-        small_blocks(),
-        mock.patch.object(_share, "read_boxes", counted),
-        mock.patch.object(_load, "read_boxes", counted),
-        mock.patch.object(_share, "all_gather", counted_gather),
-    ):
+    with small_blocks(), sizes_read() as sizes, mock.patch.object(_share, "all_gather", counted_gather):
         load_file(path, mesh_of(*shape), placements, strategy="broadcast")
-    return read, received
+    return sum(sizes), received
 
 
 @pytest.mark.parametrize(
@@ -421,7 +390,8 @@ TENSOR_PARALLEL = {
 
 def loads_real(shape: tuple[int, ...]) -> list[float]:
     """A transformers model, under FSDP2 or, on a mesh of two dimensions, with tensor parallelism, too."""
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     config = transformers.AutoConfig.from_pretrained(MODEL)
     mesh, names = mesh_of(*shape), ts.load_file(MODEL)
     sums = []
@@ -511,11 +481,7 @@ def fails_to_read_on_one_rank(path: Path, strategy: str, die: bool) -> None:
             os._exit(3)
         raise OSError(5, "Input/output error", str(path))
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(small_blocks(256))
-        if dist.get_rank() == 1:
-            for module in _share, _load:
-                stack.enter_context(mock.patch.object(module, "read_boxes", read_boxes))
+    with small_blocks(256), read_by(read_boxes) if dist.get_rank() == 1 else contextlib.nullcontext():
         load_file(path, mesh_of(3), strategy=strategy)
 
 
@@ -535,12 +501,7 @@ def test_a_rank_that_dies_ends_the_others_wait(path, strategy) -> None:
 
 
 def logs_its_choice(path: Path) -> list[str]:
-    records: list[str] = []
-    logger = logging.getLogger("torch_safetensors.distributed")
-    handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    records = choices()
     if dist.get_rank() == 0:  # what it is told counts
         os.environ["TORCH_SAFETENSORS_STORAGE_BANDWIDTH"] = "1e6"
     load_file(path, mesh_of(2))
@@ -583,7 +544,7 @@ def test_parts_of_short_rows_cost_whole_rows(shape, placements, expected) -> Non
 
 def test_what_short_rows_cost_is_counted() -> None:
     out = torch.empty(8, 256)
-    sharing: Any = Sharing(copies=1, whole_from=1, among=None)  # type: ignore[arg-type]
+    sharing = Sharing(copies=1, whole_from=1, among=mock.sentinel.group)
     part = _load.Part("a", (8, 1024), out.dtype, LocalBox((0, 256), (8, 256)), out, sharing)
     assert (part.is_shared, part.nbytes, part.nbytes_read) == (True, 32768, 32768)
     assert part._replace(dtype=torch.half).nbytes_read == 16384  # of the file, whatever it is loaded as

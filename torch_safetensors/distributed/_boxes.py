@@ -23,6 +23,7 @@ __all__ = [
     "local_part",
     "open_checkpoint",
     "read_boxes",
+    "whole_box",
 ]
 
 
@@ -31,6 +32,11 @@ class LocalBox(NamedTuple):
 
     offsets: tuple[int, ...]
     shape: tuple[int, ...]
+
+
+def whole_box(shape: Sequence[int]) -> LocalBox:
+    """All of a tensor."""
+    return LocalBox((0,) * len(shape), tuple(shape))
 
 
 class Read(NamedTuple):
@@ -89,7 +95,7 @@ def local_part(name: str, tensor: torch.Tensor) -> tuple[LocalBox, torch.Tensor]
     """What this rank holds of a tensor, and where; of a plain one all. Shares memory and version with it."""
     spread = as_dtensor(tensor)
     if spread is None:
-        return LocalBox((0,) * tensor.dim(), tuple(tensor.shape)), tensor.detach()
+        return whole_box(tensor.shape), tensor.detach()
     box = local_box(name, tensor.shape, spread.device_mesh, spread.placements)
     return box, spread.to_local().detach().view(box.shape)
 

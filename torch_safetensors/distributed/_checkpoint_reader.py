@@ -19,7 +19,7 @@ from torch.futures import Future
 
 from .._arguments import PathLike, operator_filename
 from .._errors import printable, translated
-from ._boxes import LocalBox, Read, open_checkpoint, read_boxes
+from ._boxes import LocalBox, Read, open_checkpoint, read_boxes, whole_box
 from ._cost import Hardware, choose
 from ._group import device_of, together, world
 from ._load import Strategy, check_strategy, log, open_together
@@ -187,8 +187,7 @@ class SafetensorsReader(StorageReader):
                 outs.extend(resolved)
                 boxes = [(LocalBox(tuple(item.storage_offsets), tuple(item.lengths)), out) for item, out in resolved]
                 part = self._saved[index]
-                stored = LocalBox((0,) * len(part.box.shape), part.box.shape)
-                tensors.append(Shared(index.fqn, stored, part.dtype, boxes))
+                tensors.append(Shared(index.fqn, whole_box(part.box.shape), part.dtype, boxes))
             return tensors
 
         handle, tensors = open_together(group, source, "auto", plan)

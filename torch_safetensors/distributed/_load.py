@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate
 
 from .._arguments import PathLike
 from .._errors import printable, translated
-from ._boxes import LocalBox, Read, local_box, open_checkpoint, read_boxes
+from ._boxes import LocalBox, Read, local_box, open_checkpoint, read_boxes, whole_box
 from ._cost import Hardware, Work, choose, work_of
 from ._group import check_same, group_of, together
 from ._share import Shared, read_shared
@@ -187,10 +187,9 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
 
 
 def _as_shared(part: Part, whole: bool) -> Shared:
-    none = (0,) * len(part.shape)
     if whole:
-        return Shared(part.name, LocalBox(none, part.shape), part.dtype, [(part.box, part.out)])
-    return Shared(part.name, part.box, part.dtype, [(LocalBox(none, part.box.shape), part.out)])
+        return Shared(part.name, whole_box(part.shape), part.dtype, [(part.box, part.out)])
+    return Shared(part.name, part.box, part.dtype, [(whole_box(part.box.shape), part.out)])
 
 
 def _work(parts: Sequence[Part], owns: Sequence[int], hosts: int) -> Work:

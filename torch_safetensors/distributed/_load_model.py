@@ -11,7 +11,7 @@ import torch.distributed as dist
 from .._arguments import PathLike
 from .._errors import printable
 from .._models import check_or_load, has_own_loading, memory_of
-from ._boxes import LocalBox, as_dtensor, local_part
+from ._boxes import as_dtensor, local_part, whole_box
 from ._group import check_same, world
 from ._load import Part, Strategy, describe, open_together, read_parts
 from ._sharing import Sharing, sharing_of
@@ -125,7 +125,7 @@ def _parts(
         meta = handle._get_meta(name)
         shape = tuple(meta.shape)
         if len(shape) != tensor.dim():  # a scalar, which old files hold as one element
-            box, out = LocalBox((0,) * len(shape), shape), out.view(shape)
+            box, out = whole_box(shape), out.view(shape)
         yield Part(name, shape, meta.dtype, box, out, _sharing(tensor, meta.dtype.itemsize, group))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
-from ._boxes import LocalBox, as_dtensor, local_box
+from ._boxes import LocalBox, as_dtensor, local_box, whole_box
 
 __all__ = ["Part", "part_of", "same_tensor", "type_of"]
 
@@ -42,7 +42,7 @@ def part_of(name: str, tensor: torch.Tensor) -> Part:
     """
     spread = as_dtensor(tensor)
     if spread is None:
-        return Part(tensor.detach(), LocalBox((0,) * tensor.ndim, tuple(tensor.shape)), "")
+        return Part(tensor.detach(), whole_box(tensor.shape), "")
     mesh, placements = spread.device_mesh, spread.placements
     # The same on ranks that hold the same over different parts of a mesh.
     layout = f"{list(placements)} on a mesh of {list(mesh.shape)}"

@@ -56,8 +56,9 @@ def read_saved_boxes(path: PathLike) -> Metadata:
     saves: dict[str | None, str] = {}
     for source in _sources(os.fsdecode(path)):
         handle = open_checkpoint(source)
-        saves.setdefault(handle.metadata().get(SAVE_ID), source)
-        for name, part in _parts_of(source, handle):
+        texts: dict[str, str] = handle.metadata()
+        saves.setdefault(texts.get(SAVE_ID), source)
+        for name, part in _parts_of(source, handle, texts):
             saved.setdefault(name, []).append(part)
     if len(saves) > 1:
         one, other, *_ = map(printable, saves.values())
@@ -85,9 +86,9 @@ def _sources(path: str) -> list[str]:
     return [os.path.join(path, name) for name in shards or files] or [path]  # noqa: PTH118
 
 
-def _parts_of(source: str, handle: Any) -> Iterator[tuple[str, Saved]]:
+def _parts_of(source: str, handle: Any, texts: Mapping[str, str]) -> Iterator[tuple[str, Saved]]:
     with translated(source):
-        info = _sharding_info(source, handle.metadata()) if not _is_folder_or_index(source) else None
+        info = _sharding_info(source, texts) if not _is_folder_or_index(source) else None
         for name in split_names(*handle._keys()):
             tensor = handle._get_meta(name)
             shape = tuple(tensor.shape)
