@@ -24,4 +24,7 @@ if(NOT TORCH_SAFETENSORS_CORE_ONLY)
     LINK torch_safetensors_core torch_safetensors_shared torch_safetensors_tensors torch_safetensors_modules
          torch_safetensors_packages
          torch_safetensors_library)
+  # A program of its own: both libraries define the same operators.
+  torch_safetensors_test(stable_tests LAYERS stable
+    LINK torch_safetensors_format torch_safetensors_io torch_safetensors_shared torch_safetensors_stable)
 endif()
