@@ -21,6 +21,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 import torch_safetensors.torch as ts_torch
 from torch_safetensors import (
     Writer,
+    aoti,
     distributed,
     load,
     load_file,
@@ -81,6 +82,15 @@ def save_of_module(tensor: torch.Tensor, path: Path) -> torch.Tensor:
     return load_file(path)["t"]
 
 
+def save_by_address(tensor: torch.Tensor, _: Path) -> torch.Tensor:
+    kept: list[torch.Tensor] = []
+    return load(ts_torch.serialize(ts_torch._flatten_as_ptr({"t": tensor}, kept)))["t"]
+
+
+def load_into_by_handle(path: Path, out: torch.Tensor) -> None:
+    classes.SafeOpen(str(path), torch.device("cpu"), "auto").load_into(["t"], [out], None)
+
+
 def saved(act: Callable[[], object], path: Path) -> torch.Tensor:
     act()
     return load_file(path)["t"]
@@ -97,12 +107,14 @@ SAVES: dict[str, absent_memory.Save] = {
     "replace_tensor": save_by_replacing,
     "operator save": lambda t, _: ops.load(ops.save({"t": t}))["t"],
     "operator save_file": lambda t, path: saved(lambda: ops.save_file({"t": t}, str(path)), path),
-    "torch.serialize": lambda t, _: load(ts_torch.serialize(ts_torch._flatten_as_ptr({"t": t}, [])))["t"],
+    "torch.serialize": save_by_address,
 }
 
 LOADS: dict[str, absent_memory.Load] = {
     **absent_memory.LOADS,
-    "SafeOpen.load_into": lambda path, out: classes.SafeOpen(str(path), "cpu", "auto").load_into(["t"], [out], None),
+    "SafeOpen.load_into": lambda path, out: classes.SafeOpen(str(path), torch.device("cpu"), "auto").load_into(
+        ["t"], [out], None
+    ),
     "load_model": lambda path, out: load_model(module_of(out), path),
     "load_model through load_state_dict": lambda path, out: load_model(module_of(out, hooked=True), path),
 }
@@ -253,6 +265,30 @@ def test_addresses() -> None:
         ts_torch._tobytes(freed(2), "t")
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_save_in_a_graph(backend: str, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+
+    def save_it(tensor: torch.Tensor) -> torch.Tensor:
+        save_file({"t": tensor}, path)
+        return torch.ones(1)
+
+    compiled = torch.compile(save_it, fullgraph=True, backend=backend)
+    compiled(torch.ones(4))
+    with pytest.raises(ValueError, match="^tensor 't' " + needs(16, 0, [4], [1])):
+        compiled(freed(4))
+    assert torch.equal(load_file(path)["t"], torch.ones(4))
+
+
+def test_a_package_of_a_program_that_was_freed(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 3)
+    program = torch.export.export(model, (torch.ones(1, 2),))
+    model.weight.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match="^tensor 'weight' " + needs(24, 0, [3, 2], [2, 1])):
+        aoti.package(program, tmp_path / "p.pt2", tmp_path / "w.safetensors")
+    assert listing(tmp_path) == []
+
+
 UNINITIALIZED = (
     "is an uninitialized parameter or buffer, which has no shape and no values yet: run its lazy module once, or "
     "materialize it, first"
@@ -363,15 +399,15 @@ def save_what_one_rank_freed(folder: str) -> list[str]:
 
 def load_into_what_one_rank_freed(folder: str) -> list[str]:
     errors = []
-    path = f"{folder}/x.safetensors"
+    path = f"{folder}/model.safetensors"
     for strategy in "independent", "broadcast":
         for dtype in torch.float32, torch.float64:
-            tensor = spread(True, Shard(0)).to(dtype)
+            tensor = spread(False, Shard(0)).to(dtype)
             if torch.distributed.get_rank() == 1:
                 tensor.to_local().untyped_storage().resize_(8)
             module = torch.nn.Module()
             module.register_buffer("t", tensor)
-            reader = distributed.SafetensorsReader(path, strategy=strategy)
+            reader = distributed.SafetensorsReader(folder, strategy=strategy)
             errors += [
                 error_of(functools.partial(distributed.load_model, module, path, strategy=strategy)),
                 error_of(functools.partial(dcp.load, {"t": tensor}, storage_reader=reader)),
@@ -389,7 +425,7 @@ def test_saves_of_several_ranks(tmp_path: Path) -> None:
 
 
 def test_loads_of_several_ranks(tmp_path: Path) -> None:
-    save_file({"t": torch.zeros(6, 2)}, tmp_path / "x.safetensors")
+    save_file({"t": torch.zeros(6, 2)}, tmp_path / "model.safetensors")
     for errors in run_ranks(2, load_into_what_one_rank_freed, str(tmp_path)):
         assert len(errors) == 8
         for number, error in enumerate(errors):
