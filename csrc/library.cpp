@@ -146,6 +146,9 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          touches_files("_save_small(str names, int[] name_sizes, Tensor[][] tensors, "
                        "Dict(str, str)? metadata, int limit) -> Tensor"),
          TORCH_FN(tensors::save_small_for_python));
+  // Python implements it: see uninitialized.h.
+  m.def(touches_files("_is_uninitialized(Tensor[][] tensor) -> bool"));
+  define(m, torch::schema("_memory_faults(Tensor[][] tensors) -> str[]"), TORCH_FN(tensors::memory_faults));
   define(m,
          touches_files("_load_model(str filename, str class_name, Dict(str, Tensor) tensors, "
                        "str[] may_be_missing, bool strict, str backend) -> (str[], str[])"),

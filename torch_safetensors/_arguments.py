@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import torch
 
+from ._memory import UNINITIALIZED, check_initialized
+
 __all__ = [
     "DeviceLike",
     "OperatorTensors",
@@ -111,15 +113,16 @@ def operator_tensors(tensors: Mapping[str, torch.Tensor]) -> OperatorTensors:
     """The tensors, checked for what an operator's schema would refuse less clearly.
 
     Raises:
-        ValueError: not a dict, or a value that is not a tensor (the types the reference raises); a name that is not
-            Unicode.
+        ValueError: not a dict, or a value that is not a tensor (the types the reference raises); an uninitialized one;
+            a name that is not Unicode.
         TypeError: a name that is not a str.
     """
     if not isinstance(tensors, dict):
         raise ValueError(f"Expected a dict of [str, torch.Tensor] but received {type(tensors)}")
     tensors = dict(tensors)  # Names and tensors are taken one after the other, and other threads may change it.
+    types = set(map(type, tensors.values()))
     plain = set(map(type, tensors)) <= {str} and all(
-        issubclass(t, torch.Tensor) for t in set(map(type, tensors.values()))
+        issubclass(t, torch.Tensor) and not issubclass(t, UNINITIALIZED) for t in types
     )
     if not plain:
         for name, tensor in tensors.items():
@@ -139,6 +142,7 @@ def _check_named_tensor(name: object, tensor: object) -> None:
         raise ValueError(f"Key {name!r} is invalid, expected torch.Tensor but received {type(tensor)}")
     if not isinstance(name, str):
         raise TypeError(f"Key {name!r} is invalid, expected str but received {type(name)}")
+    check_initialized(name, tensor)
 
 
 def split_names(names: list[str], separator: str | None) -> list[str]:

@@ -144,7 +144,8 @@ def load(
         data: bytes, bytearray, memoryview, anything else with a buffer, or a 1-D uint8 tensor; or a file object or a
             URL, as :func:`load_file` takes them.
         device: where the tensors shall be; everything ``torch.device`` takes.
-        copy: False makes the tensors alias ``data``, on the CPU, and keep it alive. Writable sources only.
+        copy: False makes the tensors alias ``data``, on the CPU, and keep it alive. Writable sources only, which cannot
+            be resized afterwards.
         verify: see :func:`load_file`.
 
     Returns:
@@ -153,7 +154,8 @@ def load(
     Raises:
         SafetensorError: the bytes are malformed, or not what ``verify`` asks for.
         TypeError: ``data`` has no buffer.
-        ValueError: ``copy=False`` with a source that is read-only or not aligned, or with another device.
+        ValueError: ``copy=False`` with a source that is read-only or not aligned, or with another device; a tensor
+            whose memory is not there (see :func:`save_file`).
     """
     if is_remote(data):
         if not copy:
@@ -224,7 +226,8 @@ def save_file(
     Raises:
         OSError: what the operating system reports; an existing file is then as it was.
         ValueError: not a dict of tensors, or a tensor that is sparse, not contiguous, or of a dtype that the format
-            does not have; another alignment.
+            does not have; a tensor whose memory is not there, since its storage was freed or resized (FSDP and
+            offloading do that: gather it first) or its lazy module has not run; another alignment.
         NotImplementedError: a tensor on the meta device.
         RuntimeError: tensors that share memory; :func:`save_model` resolves that.
         TypeError: names or metadata that are not str, an alignment that is not int.

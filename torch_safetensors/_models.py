@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from ._arguments import (
@@ -22,6 +23,7 @@ from ._arguments import (
 )
 from ._errors import SafetensorError, printable, translate
 from ._files import load_file
+from ._memory import check_initialized, check_memory, memory_faults, state_dict_of
 from ._progress import Progress, reporting
 
 __all__ = ["load_model", "save_model"]
@@ -64,7 +66,8 @@ def load_model(
 
     Raises:
         SafetensorError: names or shapes that do not fit (the text is that of ``load_state_dict``), a malformed file.
-        ValueError: a tensor on ``meta`` without ``assign``, or a dtype that does not convert.
+        ValueError: without ``assign``, a tensor on ``meta``, or one whose memory is not there (see :func:`save_file`);
+            a dtype that does not convert.
         OSError: what the operating system reports.
     """
     device = operator_device(device)
@@ -72,7 +75,7 @@ def load_model(
         _verify(filename)
     # Only torch's own method is sure to take an argument.
     own_names = type(model).state_dict is torch.nn.Module.state_dict
-    state = model.state_dict(keep_vars=True) if own_names else model.state_dict()
+    state = state_dict_of(model, **({"keep_vars": True} if own_names else {}))
     with reporting(progress, filename):
         if not _is_plain(model, state):
             return _load_through_module(model, state, filename, strict, device, backend, assign)
@@ -121,7 +124,7 @@ def save_model(
         OSError: what the operating system reports.
     """
     with reporting(progress, filename):
-        warning = save_state(model.state_dict(), filename, metadata, force_contiguous, fsync, checksum, alignment)
+        warning = save_state(state_dict_of(model), filename, metadata, force_contiguous, fsync, checksum, alignment)
     if warning:
         warnings.warn(warning, stacklevel=2)
 
@@ -150,13 +153,14 @@ def save_state(
 
 
 def check_extra_state(state: Mapping[str, object]) -> None:
-    """Raises ValueError for what a ``state_dict`` has and the format has not."""
+    """Raises ValueError for what a ``state_dict`` has and the format has not: what is no tensor, or not yet."""
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             raise ValueError(
                 f"{name!r} is extra state of type {type(value).__name__}, and the format holds tensors only; "
                 "save it apart, or return a tensor from get_extra_state()"
             )
+        check_initialized(name, value)
 
 
 _State: TypeAlias = "dict[str, torch.Tensor]"
@@ -179,6 +183,16 @@ def _is_plain(model: torch.nn.Module, state: _State) -> bool:
         and not any(map(_has_hooks, modules))
         and all(map(_is_plain_tensor, state.values()))
     )
+
+
+def _check_materialized(model: torch.nn.Module, loaded: _State, source: str) -> None:
+    """Lazy modules materialize their own tensors while they load; other modules have nothing to load into."""
+    for prefix, module in model.named_modules():
+        if not isinstance(module, LazyModuleMixin):
+            own = itertools.chain(module.named_parameters(prefix, False), module.named_buffers(prefix, False))
+            for name, tensor in own:
+                if name in loaded:
+                    check_initialized(name, tensor, source)
 
 
 def has_own_loading(model: torch.nn.Module) -> str:
@@ -221,6 +235,7 @@ def _is_plain_tensor(tensor: object) -> bool:
             type(tensor) is torch.nn.Parameter  # nearly always
             or type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
         )
+        and not is_lazy(tensor)
         and tensor.layout is torch.strided
     )
 
@@ -322,7 +337,11 @@ def _load_through_module(
             f"{printable(filename)}: tensor {on_meta[0]!r}: is on the meta device and has no memory to load into; "
             "pass assign=True, or move the module with to_empty() first"
         )
+    if not assign:
+        check_memory(tensors, printable(filename))
     loaded = load_file(filename, device, backend=backend)
+    if not assign:
+        _check_materialized(model, loaded, printable(filename))
     for name, tensor in tensors.items():
         if not assign and name in loaded and loaded[name].is_complex() and not tensor.is_complex():
             raise ValueError(
@@ -353,10 +372,11 @@ def _snapshot(model: torch.nn.Module) -> Callable[[], None]:
 
     Buffers that are not persistent are among them: hooks that run after loading may compute them anew.
     """
+    current = [tensor for tensor in itertools.chain(model.parameters(), model.buffers()) if not is_lazy(tensor)]
     values = [
         (tensor, tensor.detach().clone())
-        for tensor in itertools.chain(model.parameters(), model.buffers())
-        if not is_lazy(tensor)
+        for tensor, fault in zip(current, memory_faults(current), strict=True)
+        if not fault  # else it has no values
     ]
     members: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (members, dict(members))
@@ -393,7 +413,7 @@ def _resolve_ties(
     state = {
         name: tensor
         for name, tensor in tensors.items()
-        if name in missing or (name in loaded and loaded[name].shape == tensor.shape)
+        if name in missing or (name in loaded and not is_lazy(tensor) and loaded[name].shape == tensor.shape)
     }
     if not all(map(_is_plain_tensor, state.values())):
         return sorted(missing), sorted(unexpected)

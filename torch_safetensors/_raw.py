@@ -84,6 +84,7 @@ def serialize_file(
 
     Raises:
         SafetensorError: a length that is not that of the dtype and shape.
+        ValueError: no address.
         TypeError: a value that is not a :class:`TensorSpec`.
         OSError: what the operating system reports.
     """
@@ -129,6 +130,8 @@ def _tensor(name: str, spec: TensorSpec) -> torch.Tensor:
         raise SafetensorError(f"tensor {name!r}: {spec.dtype} {spec.shape} needs {size} bytes, not {spec.data_len}")
     if size == 0:
         return torch.empty(shape, dtype=dtype, device="cpu")
+    if spec.data_ptr <= 0:
+        raise ValueError(f"tensor {name!r} needs {size} bytes, but its data_ptr is {spec.data_ptr}")
     memory = (ctypes.c_uint8 * size).from_address(spec.data_ptr)
     return torch.frombuffer(memory, dtype=torch.uint8).view(dtype).view(shape)
 

@@ -6,6 +6,7 @@ import torch
 
 from ._arguments import PathLike, operator_filename, operator_name
 from ._errors import translate
+from ._memory import check_initialized
 
 __all__ = ["recover", "replace_tensor"]
 
@@ -33,7 +34,7 @@ def replace_tensor(filename: PathLike, name: str, tensor: torch.Tensor) -> None:
         OSError: what the operating system reports, also where the file system has no locks.
         SafetensorError: a malformed file; a name that it does not hold; an undo file that belongs to another file,
             since this one was replaced or copied.
-        ValueError: another dtype or shape.
+        ValueError: another dtype or shape; a tensor whose memory is not there (see :func:`save_file`).
         NotImplementedError: a tensor on the meta device.
         TypeError: not a tensor, or a name that is not a str.
     """
@@ -41,6 +42,7 @@ def replace_tensor(filename: PathLike, name: str, tensor: torch.Tensor) -> None:
     name = operator_name(name)
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"tensor {name!r}: expected torch.Tensor, not {type(tensor).__name__}")
+    check_initialized(name, tensor)
     try:
         _ops._replace_tensor(path, name, [[tensor]])
     except RuntimeError as error:

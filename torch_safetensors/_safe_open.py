@@ -11,6 +11,7 @@ import torch
 
 from ._arguments import DeviceLike, PathLike, operator_device, operator_filename, operator_name, split_names
 from ._errors import SafetensorError, translate
+from ._memory import check_memory
 from ._prefetch import PrefetchLoader, PrefetchPlan, rows_of
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
@@ -329,8 +330,10 @@ def _plain(index: Any) -> Any:
     """An int for what torch takes for one, numpy's and tensors included; anything else as it is."""
     if isinstance(index, bool):
         return index
-    if isinstance(index, torch.Tensor) and (index.dim() > 0 or index.dtype in _MASKS):
-        return index
+    if isinstance(index, torch.Tensor):
+        check_memory({"index": index})
+        if index.dim() > 0 or index.dtype in _MASKS:
+            return index
     try:
         return operator.index(index)
     except TypeError:

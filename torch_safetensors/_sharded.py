@@ -15,6 +15,7 @@ import torch
 from ._arguments import PathLike, operator_metadata, operator_tensors
 from ._checkpoint_files import Index, Replacement, locked
 from ._files import save_file
+from ._memory import state_dict_of
 from ._models import check_extra_state, save_state
 from ._progress import Progress, Total, bar_or_callable, reporting
 
@@ -128,7 +129,7 @@ def _of_data(tensors: Mapping[str, torch.Tensor], total: Total) -> Progress:
 
 
 def _of_model(model: torch.nn.Module, texts: dict[str, str]) -> _Content:
-    state = model.state_dict()
+    state = state_dict_of(model)
     check_extra_state(state)
     ties = dict(_ops._dropped_names(dict(state)))
     return _Content({name: tensor for name, tensor in state.items() if name not in ties}, texts, ties)

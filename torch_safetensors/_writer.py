@@ -13,6 +13,7 @@ import torch
 
 from ._arguments import PathLike, operator_filename, operator_metadata, operator_name, operator_tensors
 from ._errors import translate
+from ._memory import check_initialized
 from ._progress import Progress, Total, bar_or_callable, reporting
 
 __all__ = ["Spec", "Writer"]
@@ -87,8 +88,9 @@ class Writer:
                 contiguous, and of a lazy conjugate or negative view; of nothing else.
 
         Raises:
-            ValueError: a name or tensor that the spec does not have, a name that was written before, a writer that is
-                closed or was aborted. Nothing has happened then.
+            ValueError: a name or tensor that the spec does not have, a name that was written before, a tensor whose
+                memory is not there (see :func:`save_file`), a writer that is closed or was aborted. Nothing has
+                happened then.
             NotImplementedError: a tensor on the meta device.
             TypeError: not a tensor, or a name that is not a str.
             OSError: what the operating system reports. It, and all else that stops a write halfway, aborts the writer.
@@ -96,6 +98,7 @@ class Writer:
         name = operator_name(name)
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"tensor {name!r}: expected torch.Tensor, not {type(tensor).__name__}")
+        check_initialized(name, tensor)
         try:
             with reporting(self._total.part() if self._total else None, self._filename):
                 self._writer.write(name, tensor)

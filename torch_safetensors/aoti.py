@@ -26,6 +26,7 @@ from ._arguments import PathLike, operator_filename
 from ._errors import SafetensorError, printable, translate
 from ._files import load_file, save
 from ._library import needs_build, uses_stable_abi
+from ._memory import check_memory
 from ._models import memory_of, save_state
 
 __all__ = ["Model", "load", "package", "swap"]
@@ -68,6 +69,8 @@ def package(
         OSError: what the operating system reports.
     """
     path = os.fspath(package_path)
+    held = {**program.state_dict, **program.constants}
+    check_memory({name: value for name, value in held.items() if isinstance(value, torch.Tensor)})
     files, constants = _torch_private.compile_without_weights(program, inductor_configs or {})
     if write_weights:
         warning = save_state(program.state_dict, weights, None, True, False, digest)

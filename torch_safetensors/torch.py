@@ -14,6 +14,7 @@ import torch
 
 from ._arguments import operator_tensors
 from ._files import load, load_file, save, save_file
+from ._memory import check_memory
 from ._models import load_model, save_model
 from ._raw import DTYPES, TensorSpec, deserialize, serialize, serialize_file, torch_shape
 from ._safe_open import safe_open
@@ -118,6 +119,7 @@ def _tobytes(tensor: torch.Tensor, name: str) -> bytes:
 
 def _to_ndarray(tensor: torch.Tensor) -> tuple[Any, torch.Tensor]:
     """The bytes of a contiguous tensor as a 1-D numpy array of uint8, and the tensor whose memory that is."""
+    check_memory({"": tensor})
     dense = _dense(tensor)
     flat = dense.reshape(-1).view(torch.uint8) if dense.numel() else torch.empty(0, dtype=torch.uint8, device="cpu")
     return flat.numpy(), dense

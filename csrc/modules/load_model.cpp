@@ -17,7 +17,7 @@
 namespace torch_safetensors::modules {
 namespace {
 
-using tensors::ByteRange;
+using shared::Extent;
 using tensors::Checkpoint;
 using tensors::Identity;
 using tensors::NamedTensor;
@@ -30,15 +30,17 @@ struct Match {
   std::vector<Target> targets;
 };
 
-/// Memory of a model that a file fills: sorted, disjoint ranges by storage. A tensor with gaps or without
-/// elements fills no range, but itself under its other names.
+/// Memory of a model that a file fills: sorted, disjoint ranges of bytes by storage. A tensor with gaps or
+/// without elements fills no range, but itself under its other names. Not of addresses: memory that is
+/// replaced need not be there.
 class FilledMemory {
  public:
   explicit FilledMemory(std::span<const Target> targets) {
     for (const Target& target : targets) {
       filled_.emplace(target.out);
-      if (target.out.is_non_overlapping_and_dense()) {
-        ranges_[tensors::storage_key(target.out)].push_back(tensors::byte_range(target.out));
+      const std::optional<Extent> extent = tensors::storage_extent(target.out);
+      if (extent && target.out.is_non_overlapping_and_dense()) {
+        ranges_[tensors::storage_key(target.out)].push_back(*extent);
       }
     }
     for (auto& [storage, ranges] : ranges_) {
@@ -54,20 +56,20 @@ class FilledMemory {
  private:
   bool covers_range(const at::Tensor& tensor) const {
     const auto found = ranges_.find(tensors::storage_key(tensor));
-    const ByteRange range = tensors::byte_range(tensor);
-    if (found == ranges_.end() || range.begin == range.end) {
+    const std::optional<Extent> range = tensors::storage_extent(tensor);
+    if (found == ranges_.end() || !range || range->begin == range->end) {
       return false;
     }
     // The last one that begins before it, or where it does.
-    const auto after = std::upper_bound(found->second.begin(), found->second.end(), range.begin,
-                                        [](uintptr_t begin, auto& filled) { return begin < filled.begin; });
-    return after != found->second.begin() && range.end <= std::prev(after)->end;
+    const auto after = std::upper_bound(found->second.begin(), found->second.end(), range->begin,
+                                        [](uint64_t begin, auto& filled) { return begin < filled.begin; });
+    return after != found->second.begin() && range->end <= std::prev(after)->end;
   }
 
-  static void merge(std::vector<ByteRange>& ranges) {
+  static void merge(std::vector<Extent>& ranges) {
     std::sort(ranges.begin(), ranges.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
-    std::vector<ByteRange> merged;
-    for (const ByteRange& range : ranges) {
+    std::vector<Extent> merged;
+    for (const Extent& range : ranges) {
       if (merged.empty() || range.begin > merged.back().end) {
         merged.push_back(range);
       } else {
@@ -78,7 +80,7 @@ class FilledMemory {
   }
 
   std::set<Identity> filled_;
-  std::map<const void*, std::vector<ByteRange>> ranges_;
+  std::map<const void*, std::vector<Extent>> ranges_;
 };
 
 bool same_bytes(const Checkpoint& file, const format::TensorEntry& a, const format::TensorEntry& b) {

@@ -1,5 +1,6 @@
 #include "modules/operators.h"
 
+#include "tensors/byte_range.h"
 #include "tensors/save_plan.h"
 #include "tensors/shared_storage.h"
 
@@ -27,8 +28,10 @@ NameLists check_model_dict(const std::string& filename, const std::string& class
 }
 
 Metadata dropped_names(const TensorDict& tensors) {
+  const std::vector<tensors::NamedTensor> named = tensors::to_named(tensors);
+  tensors::check_all_memory(named);
   Metadata result;
-  for (const auto& [name, kept] : tensors::find_dropped_names(tensors::to_named(tensors))) {
+  for (const auto& [name, kept] : tensors::find_dropped_names(named)) {
     result.insert(name, kept);
   }
   return result;

@@ -9,6 +9,8 @@ namespace torch_safetensors::modules {
 
 std::string save_model(Model model, const std::string& filename, const std::optional<Metadata>& metadata,
                        bool force_contiguous, bool fsync, bool checksum, int64_t alignment) {
+  // All of them: of names that share memory, one that is there may stand for one that is not.
+  tensors::check_all_memory(model.tensors);
   const tensors::DroppedNames dropped = tensors::find_dropped_names(model.tensors);
   std::optional<format::Metadata> pairs = tensors::to_format(metadata);
   if (!dropped.empty()) {

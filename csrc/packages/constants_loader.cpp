@@ -25,13 +25,21 @@ at::Device device_of(const std::unordered_map<std::string, std::string>& metadat
 
 }  // namespace
 
-LentConstants::~LentConstants() {
-  for (auto& [name, tensor] : tensors_) {
-    if (!tensor.is_cpu()) {
-      synchronize_with(tensor.device());  // what was launched may still read it
-      break;
+/// What was launched may still read them.
+void LentConstants::wait_for_readers() noexcept {
+  const auto elsewhere =
+      std::ranges::find_if(tensors_, [](const auto& item) { return !item.second.is_cpu(); });
+  if (elsewhere != tensors_.end()) {
+    try {
+      synchronize_with(elsewhere->second.device());
+    } catch (const std::exception&) {
+      // The device has stopped, and with it what reads them. Whoever uses it next hears of it.
     }
   }
+}
+
+LentConstants::~LentConstants() {
+  wait_for_readers();
   for (auto& [name, tensor] : tensors_) {
     tensor.unsafeGetTensorImpl()->set_storage_keep_dtype(c10::Storage(
         c10::Storage::use_byte_size_t(), 0, c10::DataPtr(nullptr, tensor.device()), nullptr, false));

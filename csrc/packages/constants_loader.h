@@ -25,6 +25,8 @@ class LentConstants {
   const NamedConstants& tensors() const { return tensors_; }
 
  private:
+  void wait_for_readers() noexcept;
+
   NamedConstants tensors_;
 };
 

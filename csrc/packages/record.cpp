@@ -39,9 +39,13 @@ format::Header parse_weights(const std::string& json) {
 }
 
 at::Tensor bytes_of_hex(const std::string& digits) {
+  if (digits.size() % 2 != 0) {
+    tensors::throw_malformed(kSource, "its constants are an odd number of hexadecimal digits, " +
+                                          std::to_string(digits.size()) + ": the record was cut off");
+  }
   at::Tensor bytes = at::empty({static_cast<int64_t>(digits.size() / 2)}, at::kByte);
   uint8_t* into = bytes.mutable_data_ptr<uint8_t>();
-  for (size_t i = 0; i + 1 < digits.size(); i += 2) {
+  for (size_t i = 0; i < digits.size(); i += 2) {
     const auto [end, error] = std::from_chars(&digits[i], &digits[i] + 2, *into++, 16);
     if (error != std::errc() || end != &digits[i] + 2) {
       tensors::throw_malformed(kSource, "its constants are not hexadecimal at digit " + std::to_string(i));

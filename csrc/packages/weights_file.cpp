@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "format/text.h"
+#include "tensors/byte_range.h"
 #include "tensors/checksums.h"
 #include "tensors/source.h"
 #include "tensors/write_into.h"
@@ -103,7 +104,9 @@ NamedConstants WeightsFile::read(at::Device device) const {
 void WeightsFile::read_into(const NamedConstants& constants) const {
   std::vector<tensors::Target> targets;
   for (const Weight& weight : weights_) {
-    targets.push_back({weight.found, constants.at(weight.name)});
+    const at::Tensor& out = constants.at(weight.name);
+    tensors::check_memory(out, file_.source() + ": tensor " + format::in_quotes(weight.name));
+    targets.push_back({weight.found, out});
   }
   tensors::write_into(file_, targets);
 }

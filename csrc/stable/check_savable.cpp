@@ -103,6 +103,7 @@ void make_savable(const std::vector<std::string>& names, std::vector<Tensor>& te
     Tensor& tensor = tensors[i];
     check_layout(names[i], tensor);
     check_dtype(names[i], tensor);
+    check_memory(tensor, "tensor " + format::in_quotes(names[i]));
     tensor = resolved("aten::resolve_neg", resolved("aten::resolve_conj", tensor));
     if (!tensor.is_contiguous()) {
       refuse(

@@ -13,21 +13,20 @@
 namespace torch_safetensors::stable {
 namespace {
 
+using shared::in_brackets;
+
 /// What stands for a path in errors about a buffer.
 const std::string kBytes = "bytes";
-
-/// As torch prints it.
-std::string in_brackets(std::span<const int64_t> sizes) {
-  std::string text = "[";
-  for (const int64_t size : sizes) {
-    text += (text.size() > 1 ? ", " : "") + std::to_string(size);
-  }
-  return text + "]";
-}
 
 std::span<const int64_t> sizes_of(const Tensor& tensor) {
   const auto sizes = tensor.sizes();
   return {sizes.data(), sizes.size()};
+}
+
+/// Whether it has a storage with memory.
+bool is_strided(const Tensor& tensor) {
+  return tensor.layout() == torch::headeronly::Layout::Strided &&
+         tensor.device().type() != torch::headeronly::DeviceType::Meta;
 }
 
 /// Whether a tensor of `sizes` has a part of `part` that begins at `offsets`.
@@ -137,6 +136,9 @@ void load_into(const std::string& filename, const std::string& name, Tensor out,
     throw std::invalid_argument(held + in_brackets(type.sizes) + ", of which no part of " +
                                 in_brackets(sizes) + " begins at " + in_brackets(*offsets));
   }
+  if (is_strided(out)) {
+    check_memory(out, file.source() + ": tensor " + format::in_quotes(name));
+  }
   Tensor values = file.read(entries, torch::headeronly::DeviceType::CPU).front();
   for (size_t dim = 0; offsets && dim < sizes.size(); ++dim) {
     values = torch::stable::narrow(values, static_cast<int64_t>(dim), (*offsets)[dim], sizes[dim]);
@@ -151,6 +153,10 @@ std::pair<Texts, std::vector<Tensor>> load_bytes(const Tensor& data, Device devi
                                 std::string(toString(data.scalar_type())) + " of shape " +
                                 in_brackets(sizes_of(data)));
   }
+  if (!is_strided(data)) {
+    throw std::invalid_argument("data has no memory of its own (it is sparse or on the meta device)");
+  }
+  check_memory(data, "data");
   const Tensor buffer =
       torch::stable::contiguous(torch::stable::to(data, Device(torch::headeronly::DeviceType::CPU)));
   const std::string_view text(static_cast<const char*>(buffer.const_data_ptr()), buffer.numel());

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <new>
+#include <stdexcept>
 
 #include "format/text.h"
 #include "torch_safetensors/errors.h"
@@ -79,6 +80,23 @@ Tensor new_tensor(const TensorType& type, std::byte*& data) {
   }
   data = static_cast<std::byte*>(memory);
   return tensor_over(data, type, std::shared_ptr<void>(memory, std::free));
+}
+
+void check_memory(const Tensor& tensor, const std::string& label) {
+  const auto sizes = tensor.sizes();
+  const auto strides = tensor.strides();
+  const shared::Layout layout{{sizes.data(), sizes.size()},
+                              {strides.data(), strides.size()},
+                              tensor.storage_offset(),
+                              static_cast<uint64_t>(tensor.element_size())};
+  int64_t nbytes = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &nbytes));
+  // There is no other way to ask for the address of a storage.
+  const auto first = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+  const bool has_data = first != static_cast<uintptr_t>(layout.offset) * layout.item_size;
+  if (const auto fault = shared::memory_fault(layout, {static_cast<uint64_t>(nbytes), has_data})) {
+    throw std::invalid_argument(label + " " + *fault);
+  }
 }
 
 bool is_aligned(const std::byte* data, const TensorType& type) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "format/header.h"
+#include "shared/extent.h"
 #include "shared/scalar_type.h"
 
 namespace torch_safetensors::stable {
@@ -41,6 +42,10 @@ Tensor tensor_over(std::byte* data, const TensorType& type, std::shared_ptr<void
 
 /// The same over memory of its own, which is not initialised. `data` becomes its address.
 Tensor new_tensor(const TensorType& type, std::byte*& data);
+
+/// Throws std::invalid_argument, `<label> <fault>`, where the memory of a strided tensor is not there
+/// (shared/extent.h). Before anything reads or writes it: torch does not look.
+void check_memory(const Tensor& tensor, const std::string& label);
 
 /// True where `data` may be accessed as elements of the type.
 bool is_aligned(const std::byte* data, const TensorType& type);

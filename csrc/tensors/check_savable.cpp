@@ -7,6 +7,7 @@
 #include "format/text.h"
 #include "tensors/byte_range.h"
 #include "tensors/scalar_type.h"
+#include "tensors/uninitialized.h"
 
 namespace torch_safetensors::tensors {
 namespace {
@@ -24,6 +25,7 @@ void check_layout(const NamedTensor& named) {
       has_memory(tensor), "tensor ", in_quotes(name),
       ": has no memory of its own (a FakeTensor, a nested tensor, or a subclass that wraps others); "
       "convert it to plain tensors first");
+  check_initialized(named);
 }
 
 void check_contiguous(const NamedTensor& named) {
@@ -100,6 +102,7 @@ void check_parts_savable(std::span<const NamedTensor> parts, Overlap overlap) {
   for (const NamedTensor& named : parts) {
     check_layout(named);
     check_dtype(named);
+    check_memory(named);
   }
   if (overlap == Overlap::kRefused) {
     check_no_overlap(parts);
@@ -115,6 +118,7 @@ void check_savable(std::span<const NamedTensor> tensors, Overlap overlap) {
 
 NamedTensor packed(NamedTensor named) {
   if (named.tensor.defined() && has_memory(named.tensor)) {
+    check_memory(named);
     named.tensor = named.tensor.detach().contiguous();
   }
   check_savable({&named, 1}, Overlap::kWrittenTwice);

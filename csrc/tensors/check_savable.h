@@ -13,9 +13,9 @@ enum class Overlap {
 };
 
 /// Checks that the tensors can be written as they are: dense, contiguous, of a dtype of the format, with
-/// memory, and none overlapping another unless that is allowed. Throws c10 errors of the types the reference
-/// raises, naming the tensor and the way out: ValueError; NotImplementedError for the meta device; a plain
-/// Error (RuntimeError in Python) for shared memory.
+/// memory that is there, and none overlapping another unless that is allowed. Throws c10 errors of the types
+/// the reference raises, naming the tensor and the way out: ValueError; NotImplementedError for the meta
+/// device; a plain Error (RuntimeError in Python) for shared memory.
 void check_savable(std::span<const NamedTensor> tensors, Overlap overlap);
 
 /// The same for parts of tensors, which are packed where they are not contiguous.

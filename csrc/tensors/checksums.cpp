@@ -47,7 +47,33 @@ void for_each_index(size_t count, const std::function<size_t(size_t)>& nbytes_of
   });
 }
 
-bool lies_here(const at::Tensor& tensor) { return tensor.is_cpu() && !tensor.is_conj() && !tensor.is_neg(); }
+/// Of tensors that are read one after the other, piece by piece.
+class ChecksumsInTurn {
+ public:
+  ChecksumsInTurn(std::span<const format::TensorSpec> specs, std::vector<format::Checksum>& checksums)
+      : specs_(specs), checksums_(checksums) {}
+
+  void add(size_t index, std::span<const std::byte> bytes) {
+    if (!builder_ || index != index_) {
+      finish();
+      builder_.emplace(specs_[index].name, specs_[index].dtype, specs_[index].shape);
+      index_ = index;
+    }
+    builder_->add(bytes);
+  }
+
+  void finish() {
+    if (builder_) {
+      checksums_[index_] = builder_->build();
+    }
+  }
+
+ private:
+  std::span<const format::TensorSpec> specs_;
+  std::vector<format::Checksum>& checksums_;
+  std::optional<format::ChecksumBuilder> builder_;
+  size_t index_ = 0;
+};
 
 /// Compares all entries; `checksum(i)` is that of the i-th as it is now, and `fault` what another one means.
 void verify(const std::string& source, const format::Header& header,
@@ -76,19 +102,25 @@ std::vector<format::Checksum> checksums_of(std::span<const NamedTensor> tensors,
     return lies_here(tensors[i].tensor) ? tensors[i].tensor.nbytes() : 0;
   };
   for_each_index(tensors.size(), nbytes_here, [&](size_t i) {
-    if (lies_here(tensors[i].tensor)) {
+    const at::Tensor& tensor = tensors[i].tensor;
+    if (lies_here(tensor) || tensor.numel() == 0) {
       format::ChecksumBuilder builder(specs[i].name, specs[i].dtype, specs[i].shape);
-      builder.add(readable_bytes(tensors[i].tensor));
+      builder.add(readable_bytes(tensor));
       checksums[i] = builder.build();
     }
   });
+  std::vector<size_t> elsewhere;
+  ChecksumsInTurn in_turn(specs, checksums);
+  TensorReader reader(
+      [&](size_t number, std::span<const std::byte> bytes) { in_turn.add(elsewhere[number], bytes); });
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (!lies_here(tensors[i].tensor)) {
-      format::ChecksumBuilder builder(specs[i].name, specs[i].dtype, specs[i].shape);
-      emit_bytes(tensors[i].tensor, [&](std::span<const std::byte> bytes) { builder.add(bytes); });
-      checksums[i] = builder.build();
+      elsewhere.push_back(i);
+      reader.add(tensors[i].tensor);
     }
   }
+  reader.flush();
+  in_turn.finish();
   return checksums;
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include "tensors/byte_range.h"
 #include "tensors/host_blocks.h"
 
 namespace torch_safetensors::tensors {
@@ -81,6 +82,7 @@ std::shared_ptr<LaneFence> DeviceLane::mark_use(const staging::BlockRing::Block&
 }
 
 at::Tensor bytes_of(const at::Tensor& tensor, size_t offset, size_t nbytes) {
+  check_memory(tensor, "a tensor");
   // By hand, as torch's own view_dtype does it, and for the dtypes that it refuses.
   at::Tensor bytes =
       at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(tensor.storage()),

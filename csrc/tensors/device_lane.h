@@ -81,6 +81,7 @@ class DeviceLane {
 };
 
 /// The bytes [offset, offset + nbytes) of a contiguous tensor, as a 1-D uint8 tensor over the same memory.
+/// Throws ValueError (c10) where that is not there (byte_range.h).
 at::Tensor bytes_of(const at::Tensor& tensor, size_t offset, size_t nbytes);
 
 }  // namespace torch_safetensors::tensors

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "tensors/byte_range.h"
 #include "tensors/host_blocks.h"
 #include "tensors/storage.h"
 #include "tensors/transfer_options.h"
@@ -32,19 +33,19 @@ DeviceReader::~DeviceReader() {
 }
 
 void DeviceReader::add(const at::Tensor& tensor) {
-  const bool is_lazy = tensor.is_conj() || tensor.is_neg();
   if (tensor.numel() == 0) {
     return;
   }
+  check_memory(tensor, "a tensor");
   use_lane_of(tensor);
   if (!lane_ || !lane_->is_asynchronous()) {
     emit_(readable_bytes(tensor.detach().resolve_conj().resolve_neg().to(at::kCPU).contiguous()));
-  } else if (is_lazy) {
+  } else if (tensor.is_conj() || tensor.is_neg()) {
     const at::Tensor resolved = tensor.detach().resolve_conj().resolve_neg().contiguous();
     lane_->follow_current();
-    copy_out(resolved, /*is_resolved=*/true);
+    copy_out(resolved);
   } else {
-    copy_out(tensor, /*is_resolved=*/false);
+    copy_out(tensor);
   }
 }
 
@@ -70,16 +71,14 @@ void DeviceReader::use_lane_of(const at::Tensor& tensor) {
   }
 }
 
-void DeviceReader::copy_out(const at::Tensor& tensor, bool is_resolved) {
+void DeviceReader::copy_out(const at::Tensor& tensor) {
   const size_t nbytes = tensor.nbytes();
   for (size_t done = 0; done < nbytes;) {
     if (!current_) {
       current_.emplace(Filling{next_block()});
     }
     const size_t part = std::min(nbytes - done, ring_->block_size() - current_->nbytes);
-    if (is_resolved) {
-      current_->resolved.push_back(tensor);
-    }
+    current_->sources.push_back(tensor);
     copy_part(tensor, done, part);
     current_->nbytes += part;
     done += part;
@@ -122,8 +121,40 @@ void DeviceReader::emit_oldest() {
   on_the_way_.pop_front();
 }
 
+bool lies_here(const at::Tensor& tensor) { return tensor.is_cpu() && !tensor.is_conj() && !tensor.is_neg(); }
+
+TensorReader::TensorReader(Emit emit)
+    : emit_(std::move(emit)), others_([this](std::span<const std::byte> bytes) { tell_apart(bytes); }) {}
+
+void TensorReader::add(const at::Tensor& tensor) {
+  const size_t index = count_++;
+  if (tensor.numel() == 0) {
+    return;
+  }
+  if (lies_here(tensor)) {
+    flush();
+    emit_(index, readable_bytes(tensor));
+  } else {
+    awaited_.push_back({index, tensor.nbytes()});
+    others_.add(tensor);
+  }
+}
+
+void TensorReader::tell_apart(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    Awaited& first = awaited_.front();
+    const size_t nbytes = std::min(first.nbytes, bytes.size());
+    emit_(first.index, bytes.first(nbytes));
+    bytes = bytes.subspan(nbytes);
+    first.nbytes -= nbytes;
+    if (first.nbytes == 0) {
+      awaited_.pop_front();
+    }
+  }
+}
+
 void emit_bytes(const at::Tensor& tensor, const DeviceReader::Emit& emit) {
-  if (tensor.is_cpu() && !tensor.is_conj() && !tensor.is_neg()) {
+  if (lies_here(tensor)) {
     emit(readable_bytes(tensor));
     return;
   }

@@ -4,6 +4,7 @@
 
 #include "format/text.h"
 #include "io/parallel_copy.h"
+#include "tensors/byte_range.h"
 #include "tensors/checkpoint.h"
 #include "tensors/checksums.h"
 #include "tensors/device_load.h"
@@ -54,6 +55,10 @@ void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
   TORCH_CHECK_VALUE(data.scalar_type() == at::kByte && data.dim() == 1,
                     "data must be a 1-D uint8 tensor, not ", data.scalar_type(), " of shape ", data.sizes());
   TORCH_CHECK_VALUE(!data.is_meta(), "data is on the meta device: it has no bytes to load from");
+  TORCH_CHECK_VALUE(
+      has_memory(data),
+      "data has no memory of its own (it is sparse, a FakeTensor, or a subclass that wraps others)");
+  check_memory(data, "data");
   TORCH_CHECK_VALUE(copy || (data.is_contiguous() && data.is_cpu() && (device.is_cpu() || device.is_meta())),
                     "copy=False needs contiguous data and tensors on the CPU, not data on ", data.device(),
                     " and tensors on ", device);
@@ -96,8 +101,12 @@ Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verif
     }
   }
   const bool on_meta = device.is_meta();
-  // Only to alias: a copy-on-write tensor need not be materialised to be read.
-  std::byte* const writable = copy || bytes.empty() ? nullptr : writable_bytes(buffer).data();
+  std::byte* writable = nullptr;
+  if (!copy && !bytes.empty()) {
+    writable = writable_bytes(buffer).data();  // not before: it would materialise a copy-on-write tensor
+    // The aliases would not notice that the memory is gone; Python does not resize a bytearray then, either.
+    buffer.storage().unsafeGetStorageImpl()->set_resizable(false);
+  }
   // All of them first: what torch cannot hold is an error whether a tensor before it can be aliased or not.
   std::vector<TensorType> types;
   types.reserve(header.tensors().size());

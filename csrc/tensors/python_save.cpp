@@ -2,6 +2,7 @@
 
 #include <ATen/Functions.h>
 
+#include "tensors/byte_range.h"
 #include "tensors/storage.h"
 
 namespace torch_safetensors::tensors {
@@ -56,6 +57,17 @@ at::Tensor save_small_for_python(const std::string& names, const std::vector<int
     }
   }
   return bytes;
+}
+
+std::vector<std::string> memory_faults(const WrappedTensors& tensors) {
+  std::vector<std::string> faults;
+  for (const c10::List<at::Tensor>& list : tensors) {
+    for (const at::Tensor& tensor : list) {
+      const bool is_known = tensor.defined() && has_memory(tensor);
+      faults.push_back(is_known ? memory_fault(tensor).value_or("") : "");
+    }
+  }
+  return faults;
 }
 
 void PythonSave::write_to(const at::Tensor& out) const {

@@ -29,6 +29,10 @@ at::Tensor save_small_for_python(const std::string& names, const std::vector<int
                                  const WrappedTensors& tensors, const std::optional<Metadata>& metadata,
                                  int64_t limit);
 
+/// What is wrong with the memory of each tensor, in words that follow its name (byte_range.h); nothing where
+/// all is well, or where it has no memory of its own.
+std::vector<std::string> memory_faults(const WrappedTensors& tensors);
+
 /// A `save` in two steps: the caller asks for the size, makes one `bytes` object of it, and has that filled,
 /// where `save` would cost a second copy of everything.
 class PythonSave : public torch::CustomClassHolder {

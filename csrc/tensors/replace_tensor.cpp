@@ -8,7 +8,6 @@
 #include "io/in_place_file.h"
 #include "io/mapped_here.h"
 #include "io/os_error.h"
-#include "tensors/byte_range.h"
 #include "tensors/device_save.h"
 #include "tensors/filename.h"
 #include "tensors/open_file.h"
@@ -88,8 +87,7 @@ bool recover_locked(io::InPlaceFile& target, const std::string& filename) {
 at::Tensor own_values(const io::InPlaceFile& target, NamedTensor named) {
   named = packed(std::move(named));
   const at::Tensor& tensor = named.tensor;
-  const bool is_here = tensor.is_cpu() && !tensor.is_conj() && !tensor.is_neg();
-  if (is_here && !io::is_mapped_here(target.path(), target.status())) {
+  if (lies_here(tensor) && !io::is_mapped_here(target.path(), target.status())) {
     return tensor;
   }
   at::Tensor copy = empty_tensor(

@@ -40,7 +40,7 @@ void SavePlan::for_each_piece(Emit emit) const {
   DeviceReader others([&](Bytes piece) { emit(piece, /*is_temporary=*/true); });
   for (const size_t index : header_.order) {
     const at::Tensor& tensor = tensors_[index].tensor;
-    if (tensor.is_cpu() && !tensor.is_conj() && !tensor.is_neg()) {
+    if (lies_here(tensor)) {
       others.flush();
       emit(readable_bytes(tensor), /*is_temporary=*/false);
     } else {

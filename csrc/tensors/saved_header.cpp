@@ -7,6 +7,7 @@
 #include "tensors/check_savable.h"
 #include "tensors/checksums.h"
 #include "tensors/scalar_type.h"
+#include "tensors/uninitialized.h"
 #include "torch_safetensors/errors.h"
 
 namespace torch_safetensors::tensors {
@@ -33,6 +34,7 @@ std::vector<NamedTensor> on_meta(std::span<const NamedTensor> spec) {
     const auto& [name, tensor] = named;
     TORCH_CHECK_VALUE(tensor.defined() && tensor.layout() == at::kStrided, "tensor ", format::in_quotes(name),
                       ": is not dense, and the format holds dense tensors; call .to_dense() first");
+    check_initialized(named);
     check_dtype(named);
     result.push_back({name, at::empty(tensor.sizes(), at::device(at::kMeta).dtype(tensor.dtype()))});
   }

@@ -49,17 +49,20 @@ std::optional<std::vector<Group>> split_like_reference(const Group& group) {
   if (group.size() == 1) {
     return std::vector<Group>{group};
   }
-  std::vector<std::tuple<uintptr_t, uintptr_t, std::string_view, const NamedTensor*>> areas;
+  std::vector<std::tuple<uint64_t, uint64_t, std::string_view, const NamedTensor*>> areas;
   for (const NamedTensor* named : group) {
     if (!is_flattenable(named->tensor)) {
       return std::nullopt;
     }
-    const ByteRange range = byte_range(named->tensor);
-    areas.emplace_back(range.begin, range.end, named->name, named);
+    const std::optional<shared::Extent> extent = storage_extent(named->tensor);
+    if (!extent) {
+      return std::nullopt;
+    }
+    areas.emplace_back(extent->begin, extent->end, named->name, named);
   }
   std::sort(areas.begin(), areas.end());
   std::vector<Group> parts;
-  uintptr_t last_end = 0;
+  uint64_t last_end = 0;
   for (const auto& [begin, end, name, named] : areas) {
     if (parts.empty() || begin >= last_end) {
       parts.emplace_back();

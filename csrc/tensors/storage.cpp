@@ -5,11 +5,23 @@
 
 #include <cstring>
 
+#include "tensors/byte_range.h"
+
 namespace torch_safetensors::tensors {
 namespace {
 
 void release_owner(void* context) {
   c10::raw::intrusive_ptr::decref(static_cast<c10::intrusive_ptr_target*>(context));
+}
+
+/// What is no such tensor would be read past its end.
+void check_bytes(const at::Tensor& tensor) {
+  if (tensor.numel() == 0) {
+    return;  // no bytes, on any device
+  }
+  TORCH_CHECK_VALUE(has_memory(tensor) && tensor.is_cpu() && tensor.is_contiguous(),
+                    "expected a contiguous tensor on the CPU with memory of its own");
+  check_memory(tensor, "a tensor");
 }
 
 }  // namespace
@@ -53,10 +65,12 @@ std::vector<at::Tensor> to_device(std::vector<at::Tensor> tensors, c10::Device d
 }
 
 std::span<std::byte> writable_bytes(const at::Tensor& tensor) {
+  check_bytes(tensor);
   return {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()};
 }
 
 std::span<const std::byte> readable_bytes(const at::Tensor& tensor) {
+  check_bytes(tensor);
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 

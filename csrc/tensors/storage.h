@@ -35,10 +35,11 @@ at::Tensor empty_tensor(const TensorType& type, c10::Device device);
 /// The tensors, on that device.
 std::vector<at::Tensor> to_device(std::vector<at::Tensor> tensors, c10::Device device);
 
-/// The memory of a dense CPU tensor, to be written.
+/// The memory of a contiguous CPU tensor, to be written. Throws ValueError (c10) for another one, and for a
+/// tensor whose memory is not there (byte_range.h), which whoever knows its name has told before.
 std::span<std::byte> writable_bytes(const at::Tensor& tensor);
 
-/// The memory of a dense CPU tensor, to be read.
+/// The same, to be read.
 std::span<const std::byte> readable_bytes(const at::Tensor& tensor);
 
 /// True where `data` may be accessed as elements of `dtype`.

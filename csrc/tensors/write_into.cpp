@@ -151,7 +151,8 @@ std::vector<bool> overlapping(std::span<const Target> targets) {
   std::vector<ByteRange> ranges;
   for (size_t i = 0; i < targets.size(); ++i) {
     order[i] = i;
-    ranges.push_back(byte_range(targets[i].out));
+    const at::Tensor& out = targets[i].out;
+    ranges.push_back(has_memory(out) ? byte_range(out) : ByteRange{});
   }
   std::sort(order.begin(), order.end(),
             [&](size_t a, size_t b) { return ranges[a].begin < ranges[b].begin; });
@@ -175,6 +176,9 @@ void check_writable(const at::Tensor& out, c10::ScalarType from, const std::stri
       !out.is_meta(), label,
       ": is on the meta device and has no memory to load into; pass assign=True to load_model, or "
       "move the module with to_empty() first");
+  if (has_memory(out)) {
+    check_memory(out, label);
+  }
   TORCH_CHECK(!out.is_inference() || c10::InferenceMode::is_enabled(), label,
               ": Inplace update to inference tensor outside InferenceMode is not allowed");
   TORCH_CHECK(!records_gradient(out) || !out.is_leaf(), label,

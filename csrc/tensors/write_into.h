@@ -19,8 +19,8 @@ struct Target {
 
 /// Throws what `out.copy_` would throw for a tensor of the entry's dtype, before anything is written: an
 /// inference tensor outside inference mode, a leaf that requires grad, memory written twice, a conversion
-/// that does not exist. Also for the meta device. `label` names the tensor in errors. Shapes are the caller's
-/// to check.
+/// that does not exist. Also for the meta device, and for memory that is not there (byte_range.h), where
+/// `copy_` would write all the same. `label` names the tensor in errors. Shapes are the caller's to check.
 void check_writable(const at::Tensor& out, c10::ScalarType from, const std::string& label);
 
 /// Fills the targets, which have as many elements as their entries or parts, straight into their memory where

@@ -33,14 +33,6 @@ Place place_of(const OpenFile& file, const std::string& source, const Box& box) 
   return {file.position(entry), strided_runs(*view, static_cast<int64_t>(tensor.element_size()))};
 }
 
-void write(const io::OpenRanges& file, const Place& place, const NamedTensor& part) {
-  uint64_t done = 0;
-  emit_bytes(packed(part).tensor, [&](std::span<const std::byte> piece) {
-    write_runs(file, place.begin, place.runs, done, piece);
-    done += piece.size();
-  });
-}
-
 }  // namespace
 
 void write_ranges(const std::string& temporary, const std::string& filename, std::span<const Box> boxes,
@@ -55,9 +47,15 @@ void write_ranges(const std::string& temporary, const std::string& filename, std
     places.push_back(place_of(header, source, box));
   }
   const io::OpenRanges file(decode_filename(temporary), path);
-  for (size_t i = 0; i < boxes.size(); ++i) {
-    write(file, places[i], boxes[i].part);
+  std::vector<uint64_t> done(boxes.size());
+  TensorReader reader([&](size_t i, std::span<const std::byte> piece) {
+    write_runs(file, places[i].begin, places[i].runs, done[i], piece);
+    done[i] += piece.size();
+  });
+  for (const Box& box : boxes) {
+    reader.add(packed(box.part).tensor);
   }
+  reader.flush();
   file.finish(fsync);
 }
 

@@ -13,6 +13,13 @@ import torch_safetensors as ts
 ops = torch.ops.safetensors
 ONES = torch.ones(2, 3)
 
+
+def freed(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    tensor = torch.ones(shape, dtype=dtype)
+    tensor.untyped_storage().resize_(8)
+    return tensor
+
+
 #: Calls that fail, by what is wrong; each gets the path of a file with w, F32 [2, 3], and an empty folder's.
 FAILING: dict[str, Callable[[str, Path], Any]] = {
     "no such file": lambda path, folder: ts.load_file(folder / "missing"),
@@ -39,6 +46,13 @@ FAILING: dict[str, Callable[[str, Path], Any]] = {
     "truncated bytes": lambda path, folder: ts.load(Path(path).read_bytes()[:-1]),
     "no bytes": lambda path, folder: ts.load(b""),
     "bytes of another kind": lambda path, folder: ts.load(torch.ones(2)),
+    "bytes without memory": lambda path, folder: ts.load(freed(300, dtype=torch.uint8)),
+    "no memory to save": lambda path, folder: ts.save_file({"x": freed(2, 3)}, path),
+    "no memory to pack": lambda path, folder: ts.save({"x": freed(2, 3).t()}),
+    "no memory to negate": lambda path, folder: ts.save({"x": freed(2, 3)._neg_view()}),
+    "no memory to load into": lambda path, folder: ops.load_into(path, "w", freed(2, 3)),
+    "no memory to load a part into": lambda path, folder: ops.load_into(path, "w", freed(1, 2), offsets=[0, 0]),
+    "uninitialized": lambda path, folder: ts.save({"x": torch.nn.parameter.UninitializedParameter()}),
 }
 
 

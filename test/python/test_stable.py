@@ -136,6 +136,17 @@ for tensors in {"a": x, "b": x}, {"a": x.t()}, {"a": x.to_sparse()}, {"a": x.to(
     assert not (tmp_path / "x").exists()
 
 
+def test_memory_that_is_not_there(stable_package: Path, tmp_path: Path) -> None:
+    code = """
+import absent_memory
+folder = pathlib.Path(sys.argv[1])
+absent_memory.check_saves(absent_memory.SAVES, folder, seed=4, count=300)
+absent_memory.check_loads(absent_memory.LOADS, folder, seed=5, count=300)
+absent_memory.check_buffers(seed=6, count=300, copies=(True,))
+"""
+    run(code, tmp_path, site=stable_package)
+
+
 def test_reading_into_counts_a_version_and_refuses_others(stable_package: Path, tmp_path: Path) -> None:
     save_file({"w": torch.ones(2, 3)}, tmp_path / "w")
     code = """

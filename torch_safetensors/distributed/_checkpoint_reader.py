@@ -19,6 +19,7 @@ from torch.futures import Future
 
 from .._arguments import PathLike, operator_filename
 from .._errors import printable, translated
+from .._memory import check_memory
 from ._boxes import LocalBox, Read, open_checkpoint, read_boxes, whole_box
 from ._cost import Hardware, choose
 from ._group import device_of, together, world
@@ -230,4 +231,5 @@ def _resolve(item: ReadItem, planner: LoadPlanner, source: str) -> torch.Tensor:
             f"{printable(source)}: tensor {item.storage_index.fqn!r}: the planner gave a tensor of shape "
             f"{list(out.shape)} for a part of shape {list(item.lengths)}"
         )
+    check_memory({item.storage_index.fqn: out}, printable(source))
     return out

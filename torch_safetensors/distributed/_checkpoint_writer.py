@@ -21,6 +21,7 @@ from torch.futures import Future
 from .._arguments import PathLike, operator_filename, operator_metadata
 from .._checkpoint_files import locked, remove_rank_shards, remove_whole
 from .._errors import printable
+from .._memory import check_initialized
 from .._sharded import parse_size
 from ._new_files import NewFiles, Place, write_ranges
 from ._save_plan import check_tensors, files_of_ranks, whole_files, write_data_of
@@ -212,6 +213,7 @@ class SafetensorsWriter(StorageWriter):
             tensor = planner.resolve_data(item)
             if not isinstance(tensor, torch.Tensor):
                 raise TypeError(f"{place[0]}: tensor {item.index.fqn!r}: the planner gave {type(tensor).__name__}")
+            check_initialized(item.index.fqn, tensor)
             if tensor.numel() == 0:
                 continue
             batch.append(item)

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from .._arguments import PathLike
 from .._errors import printable
+from .._memory import check_initialized, check_memory, state_dict_of
 from .._models import check_or_load, has_own_loading, memory_of
 from ._boxes import as_dtensor, local_part, whole_box
 from ._group import check_same, world
@@ -59,7 +60,7 @@ def load_model(
     """
     group = process_group or world()
     source = printable(path)
-    state: Mapping[str, torch.Tensor] = model.state_dict()
+    state: Mapping[str, torch.Tensor] = state_dict_of(model)
 
     def plan(handle: Any) -> tuple[tuple[list[str], list[str]], list[Part]]:
         _check_model(model, state, source)
@@ -84,6 +85,7 @@ def _check_model(model: torch.nn.Module, state: Mapping[str, torch.Tensor], sour
             "with what torch_safetensors.distributed.load_file returns"
         )
     for name, tensor in state.items():
+        check_initialized(name, tensor, source)
         if tensor.is_meta:
             raise ValueError(
                 f"{source}: tensor {name!r}: is on the meta device and has no memory to load into; move the model with "
@@ -141,6 +143,7 @@ def _check_writable(part: Part, source: str) -> None:
             f"{source}: tensor {part.name!r}: the file holds {part.dtype}, which would lose its imaginary part as "
             f"{part.out.dtype}"
         )
+    check_memory({part.name: part.out}, source)
 
 
 def _describe(tensor: torch.Tensor) -> str:

@@ -25,6 +25,10 @@ class Module;
 /// file, a name that it does not hold, or a model that it does not fit; c10::ValueError for a wrong argument
 /// or a tensor that cannot be saved. They name the tensor and the numbers, and the file where it is at fault.
 ///
+/// A storage can be resized or freed while tensors still refer to it, as FSDP and offloading do. Every function
+/// compares a tensor's offset, shape and strides with its storage before it reads or writes the tensor's memory,
+/// and throws c10::ValueError if the storage is too small or has no data.
+///
 /// `filename` is a path in any encoding, without a NUL. What is read from may be a checkpoint in several
 /// files, too: the path of its index, which ends in `.json`, or of the directory that holds
 /// `model.safetensors`, its index or one other checkpoint. Files and index must agree. `backend` is "mmap"
@@ -54,7 +58,7 @@ TORCH_SAFETENSORS_API TensorDict load_file(const std::string& filename, at::Devi
                                            std::string_view backend = "auto", bool verify = false);
 
 /// The same from memory: `data` is a 1-D uint8 tensor with the bytes of a file. With `copy` false the tensors
-/// alias `data`, on the CPU, and keep it alive.
+/// alias `data`, on the CPU, and keep it alive; its storage cannot be resized afterwards.
 TORCH_SAFETENSORS_API TensorDict load(const at::Tensor& data, at::Device device = at::kCPU, bool copy = true,
                                       bool verify = false);
 

@@ -56,6 +56,8 @@ TEST(RecordTest, HoldsConstants) {
 TEST(RecordTest, RefusesWhatIsNotOne) {
   expect_error<SafetensorError>("package: it does not record its weights", [] { Record{Map{}}; });
   expect_error<SafetensorError>("package: ", [] { Record{metadata("{")}; });
+  expect_error<SafetensorError>("package: its constants are an odd number of hexadecimal digits, 21",
+                                [] { Record{metadata(kWeights, kNoConstants + "0")}; });
   expect_error<SafetensorError>("package: its constants are not hexadecimal at digit 2",
                                 [] { Record{metadata(kWeights, "02x0")}; });
   expect_error<SafetensorError>("package: no checksums to compare with",

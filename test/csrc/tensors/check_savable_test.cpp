@@ -1,6 +1,7 @@
 #include "tensors/check_savable.h"
 
 #include <ATen/Functions.h>
+#include <ATen/native/Resize.h>
 
 #include <vector>
 
@@ -34,6 +35,28 @@ TEST(CheckSavable, NamesTheTensorAndTheWayOut) {
   expect_error<c10::NotImplementedError>("tensor 'w': is on the meta device and has no data", [] {
     check({{"w", at::empty({2}, at::TensorOptions().device(at::kMeta))}});
   });
+}
+
+TEST(CheckSavable, MemoryThatIsNotThere) {
+  const auto absent = [](size_t nbytes) {
+    const at::Tensor tensor = at::ones({10, 100});
+    at::native::resize_bytes_cpu(tensor.storage().unsafeGetStorageImpl(), nbytes);
+    return tensor;
+  };
+  expect_error<c10::ValueError>(
+      "tensor 'w' needs 4000 bytes of its storage, which has 3999 (storage offset 0, shape [10, 100], "
+      "strides [100, 1])",
+      [&] { check({{"w", absent(3999)}}); });
+  // Before torch packs it, and before it is found not to be contiguous.
+  for (const at::Tensor& tensor : {absent(0), absent(0).t(), absent(0).expand({2, 10, 100}), absent(8)[9]}) {
+    expect_error<c10::ValueError>("tensor 'w' needs ", [&] { check({{"w", tensor}}); });
+    expect_error<c10::ValueError>("tensor 'w' needs ", [&] { packed({"w", tensor}); });
+    expect_error<c10::ValueError>("tensor 'w' needs ", [&] {
+      const NamedTensor named{"w", tensor};
+      check_parts_savable({&named, 1}, Overlap::kWrittenTwice);
+    });
+  }
+  check({{"w", absent(8)[0].slice(0, 0, 2)}, {"v", absent(0).slice(0, 5, 5)}});
 }
 
 TEST(CheckSavable, DtypesTheFormatDoesNotHave) {

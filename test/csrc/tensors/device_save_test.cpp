@@ -4,12 +4,14 @@
 #include <c10/core/StreamGuard.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <random>
 #include <thread>
 
 #include "io/test_directory.h"
 #include "tensors/fake_device.h"
+#include "tensors/safetensors_file.h"
 
 namespace torch_safetensors::tensors {
 namespace {
@@ -80,6 +82,56 @@ TEST_F(DeviceSave, SmallTensorsTravelInOneBlock) {
   }
   reader.flush();
   EXPECT_EQ(pieces, 1);
+}
+
+TEST_F(DeviceSave, TellsTensorsApart) {
+  std::mt19937 random(12);
+  const at::Tensor lazy = at::arange(1, 100, at::kFloat)._neg_view();
+  const at::Tensor here = at::arange(50, at::kByte);
+  std::vector<std::string> expected, found(300);
+  std::vector<size_t> order;
+  {
+    TensorReader reader([&](size_t index, std::span<const std::byte> bytes) {
+      ASSERT_FALSE(bytes.empty());
+      order.push_back(index);
+      found[index].append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    });
+    for (size_t i = 0; i < found.size(); ++i) {
+      const at::Tensor tensor = i % 7 == 3 ? lazy : i % 7 == 5 ? here : at::Tensor();
+      if (tensor.defined()) {
+        const at::Tensor dense = tensor.resolve_neg();
+        expected.emplace_back(static_cast<const char*>(dense.const_data_ptr()), dense.nbytes());
+        reader.add(tensor);
+      } else {
+        expected.push_back(io::pattern(random() % (random() % 6 == 0 ? 60'000 : 400)));
+        reader.add(on_fake(expected.back()));  // which nobody else keeps
+      }
+    }
+    reader.flush();
+  }
+  EXPECT_TRUE(found == expected);
+  EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
+}
+
+TEST_F(DeviceSave, OneStreamServesAllTensors) {
+  for (int i = 0; i < 500; ++i) {
+    add(10);
+  }
+  fake::reset();
+  TensorReader reader([](size_t, std::span<const std::byte>) {});
+  for (const at::Tensor& tensor : tensors_) {
+    reader.add(tensor);
+  }
+  reader.flush();
+  EXPECT_EQ(fake::counts().streams, 1);
+  EXPECT_LE(fake::counts().events, 4);
+}
+
+TEST_F(DeviceSave, RefusesMemoryThatIsNotThere) {
+  add(1000);
+  tensors_[0].storage().set_nbytes(999);
+  expect_error<c10::ValueError>("a tensor needs 1000 bytes of its storage, which has 999", [&] { read(); });
+  tensors_[0].storage().set_nbytes(1000);
 }
 
 TEST_F(DeviceSave, WaitsForTheStreamThatIsCurrent) {

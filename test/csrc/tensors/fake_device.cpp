@@ -67,6 +67,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   c10::Stream getStreamFromGlobalPool(c10::Device, bool) const override {
     const std::lock_guard lock(mutex);
     static c10::StreamId last = 0;
+    ++total.streams;
     last = last % (kStreams - 2) + 1;  // the highest one is the tests' own
     return stream(last);
   }
@@ -77,6 +78,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     const std::lock_guard lock(mutex);
     if (*event == nullptr) {
       *event = new Event;
+      ++total.events;
     }
     *static_cast<Event*>(*event) = {on.id(), queues[on.id()].end()};
   }
@@ -282,7 +284,7 @@ void reset() {
     queue.run_to(queue.end());
   }
   total.host_peak = total.host_bytes;
-  total.copies = 0;
+  total.copies = total.streams = total.events = 0;
 }
 
 void enqueue(std::function<void()> work) {

@@ -20,6 +20,8 @@ struct Counts {
   size_t host_bytes;    ///< Pinned and in use now.
   size_t host_peak;
   size_t copies;
+  size_t streams;  ///< Taken from the pool.
+  size_t events;   ///< Made.
 };
 
 Counts counts();

@@ -2,6 +2,7 @@
 
 #include <ATen/Functions.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/native/Resize.h>
 
 #include <limits>
 
@@ -40,6 +41,17 @@ TEST_F(WriteInto, FillsDenseTensorsInPlace) {
   EXPECT_TRUE(at::equal(a, at::tensor({1.F, 2.F})));
   EXPECT_TRUE(at::equal(b, at::tensor({3.F, 4.F, 5.F, 6.F}).view({2, 2})));
   EXPECT_EQ(b.const_data_ptr(), memory);
+}
+
+TEST_F(WriteInto, WritesNothingWhereMemoryOfOneIsNotThere) {
+  const at::Tensor a = floats({2}), b = floats({2, 2}), wide = at::zeros({2, 2}, at::kDouble);
+  for (const at::Tensor& absent : {b, b.t(), wide}) {
+    at::native::resize_bytes_cpu(absent.storage().unsafeGetStorageImpl(), 8);
+    EXPECT_THROW(write(a, absent), c10::ValueError);
+    expect_error<c10::ValueError>("label needs ", [&] { check_writable(absent, at::kFloat, "label"); });
+    EXPECT_TRUE(at::equal(a, floats({2})));
+    EXPECT_EQ(a._version(), floats({2})._version());
+  }
 }
 
 TEST_F(WriteInto, CopiesWhereMemoryIsOfAnotherForm) {
