@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <string>
+#include <vector>
 
 namespace torch_safetensors::io {
 namespace {
@@ -26,7 +28,7 @@ TEST(TemporaryName, HasItsParts) {
 
 TEST(TemporaryName, IsNoOtherThanOurs) {
   const std::string digits = "0123456789abcdef";
-  for (const std::string& name : {
+  for (const std::string& name : std::vector<std::string>{
            std::string(),
            std::string(".st-"),
            std::string(".st-notes.txt"),
