@@ -223,8 +223,8 @@ def save_file(
             save, and an existing file is as it was.
 
     Raises:
-        OSError: what the operating system reports; an existing file is then as it was. With ``fsync`` the message may say
-            that the new file is in place: then it may not survive a power failure.
+        OSError: what the operating system reports; an existing file is then as it was. With ``fsync`` the message may
+            say that the new file is in place: then it may not survive a power failure.
         ValueError: not a dict of tensors, or a tensor that is sparse, not contiguous, or of a dtype that the format
             does not have; another alignment.
         NotImplementedError: a tensor on the meta device.

@@ -140,9 +140,9 @@ void AtomicFile::flush_name() const {
     flush_directory(target_.directory, path_);
   } catch (const OsError& error) {
     const int number = error.error_number();
-    throw_os_error(
-        number, os_error_text(number) + "; the new file is in place, but may not survive a power failure",
-        path_);
+    throw_os_error(number,
+                   os_error_text(number) + "; the new file is in place, but may not survive a power failure",
+                   path_);
   }
 }
 

@@ -75,8 +75,8 @@ class AtomicFile {
   void aim_at(const std::string& path);
 
   /// Puts the file under its name; a durable one and its directory are flushed to the disk. Throws OsError.
-  /// Then the old file is as it was, unless `is_published`: the name of the new file could not be flushed, and
-  /// after a power failure the old file may be back. Where the file system refuses to rename (ENOSYS,
+  /// Then the old file is as it was, unless `is_published`: the name of the new file could not be flushed,
+  /// and after a power failure the old file may be back. Where the file system refuses to rename (ENOSYS,
   /// EOPNOTSUPP, EPERM), the target is overwritten in place, unless this process maps it (then the error of
   /// rename is thrown); if that fails, the target is incomplete, and the error says which file is whole.
   Commit commit();

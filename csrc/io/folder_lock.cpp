@@ -11,8 +11,7 @@
 namespace torch_safetensors::io {
 FolderLock::FolderLock(const std::string& folder, const OnWait& on_wait) {
   require_no_nul(folder);
-  directory_ =
-      Descriptor(retry([&] { return ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  directory_ = Descriptor(retry([&] { return ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
   if (!directory_) {
     throw_os_error(errno, folder);
   }

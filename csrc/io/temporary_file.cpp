@@ -101,8 +101,7 @@ void sweep(const std::string& prefix, int slot) {
 }  // namespace
 
 TemporaryFile::TemporaryFile(const SaveTarget& target, mode_t mode, const std::string& given, Access access) {
-  const std::string prefix =
-      target.directory + temporary_prefix(target.name, lock_domain(target.directory));
+  const std::string prefix = target.directory + temporary_prefix(target.name, lock_domain(target.directory));
   int slot = 0;
   for (; slot < kMaxSlots && !file_.descriptor; ++slot) {
     file_.path = prefix + std::to_string(slot);

@@ -102,8 +102,8 @@ void StreamWriter::write(const NamedTensor& named) {
   check_not_failed();
   const size_t index = find(named);
   const at::Tensor dense = packed(named).tensor;
-  const std::string failed = "was aborted when tensor " + format::in_quotes(named.name) +
-                             " could not be written";
+  const std::string failed =
+      "was aborted when tensor " + format::in_quotes(named.name) + " could not be written";
   TORCH_CHECK_VALUE(!begun_[index].exchange(true), source_, ": tensor ", format::in_quotes(named.name),
                     ": was written before");
   try {

@@ -42,9 +42,10 @@ class StreamWriter {
   void write(const NamedTensor& named);
 
   /// Publishes the file, and returns what to warn of (SavePlan). More than once does no harm. Waits for
-  /// writes in progress; where one of them fails, the writer is aborted. Throws ValueError (c10) that lists the
-  /// tensors missing, and OsError; the writer is aborted then, and an old file as it was. One exception: with
-  /// `fsync`, an OsError that says so means that the file is published, but may not survive a power failure.
+  /// writes in progress; where one of them fails, the writer is aborted. Throws ValueError (c10) that lists
+  /// the tensors missing, and OsError; the writer is aborted then, and an old file as it was. One exception:
+  /// with `fsync`, an OsError that says so means that the file is published, but may not survive a power
+  /// failure.
   [[nodiscard]] std::string close();
 
   /// Gives up: the temporary file is gone, an old one as it was. Nothing where it was closed or aborted

@@ -1,6 +1,7 @@
-"""With ``fsync=True`` nothing that a call made, renamed or removed comes back after a power failure: each such change of
-a folder is followed by a flush of that folder before the call returns, and what makes a new checkpoint count is on the
-disk before anything of the old one is removed.
+"""With ``fsync=True`` nothing that a call made, renamed or removed is undone by a power failure.
+
+Each such change of a folder is followed by a flush of that folder before the call returns, and what makes a new
+checkpoint count is on the disk before anything of the old one is removed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from conftest import Worker
 from faults import faults, trace
+from helpers import listing
 
 import torch_safetensors as ts
 from torch_safetensors.distributed import SafetensorsWriter
@@ -45,7 +47,7 @@ def assert_flushed(lines: list[list[str]], least: int = 1) -> None:
     for number, (call, path) in enumerate(lines):
         if call in CHANGES:
             changes += 1
-            folder = os.path.realpath(os.path.dirname(path))
+            folder = os.path.realpath(Path(path).parent)
             assert ["fsync", folder] in lines[number:], (call, path, lines)
     assert changes >= least, lines
 
@@ -106,7 +108,7 @@ def test_replace_tensor(tmp_path: Path, worker: Worker) -> None:
 def save_several(folder: Path, before: int | None, after: int, fsync: bool) -> tuple[set[str], list[list[str]]]:
     if before is not None:
         ts.save_sharded(tensors_of(0), folder, max_shard_size=before)
-    old = set(os.listdir(folder)) if folder.exists() else set()
+    old = set(listing(folder)) if folder.exists() else set()
     return old, traced(lambda: ts.save_sharded(tensors_of(10), folder, max_shard_size=after, fsync=fsync))
 
 
@@ -172,7 +174,7 @@ def save_with_ranks(folder: Path, before: int | None, size: int | None) -> tuple
     path = folder if size is not None else folder / "x"
     if before is not None:
         ts.save_sharded(tensors_of(0), folder, max_shard_size=before)
-    old = set(os.listdir(folder)) if folder.exists() else set()
+    old = set(listing(folder)) if folder.exists() else set()
     return old, traced(alone(lambda: save_together(tensors_of(1), path, max_shard_size=size, fsync=True)))
 
 
@@ -191,9 +193,7 @@ def test_a_distributed_save_to_one_file(tmp_path: Path, worker: Worker) -> None:
 
 def save_with_dcp(folder: Path, before: dict[str, Any], after: dict[str, Any]) -> list[list[str]]:
     def save(value: float, form: dict[str, Any], fsync: bool) -> Callable[[], None]:
-        return alone(
-            lambda: dcp.save(tensors_of(value), storage_writer=SafetensorsWriter(folder, fsync=fsync, **form))
-        )
+        return alone(lambda: dcp.save(tensors_of(value), storage_writer=SafetensorsWriter(folder, fsync=fsync, **form)))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -175,7 +175,9 @@ class SafetensorsWriter(StorageWriter):
         )
         place_of = {name: place for file, place in zip(files, new.places, strict=True) for name in file.types}
         names = [{item.index.fqn for item in plan.items} for plan in plans]
-        return _Save(folder, [new], None, self._fsync), [{name: place_of[name] for name in of_rank} for of_rank in names]
+        return _Save(folder, [new], None, self._fsync), [
+            {name: place_of[name] for name in of_rank} for of_rank in names
+        ]
 
     def _begin_shards(self, folder: Path, plans: list[SavePlan]) -> tuple[_Save, list[Places]]:
         ranks = files_of_ranks(printable(self.path), plans, self._texts, self._indices, self._save_id)

@@ -169,10 +169,11 @@ TEST_F(HeldLockTest, IsWaitedForAsLongAsTheVariableSays) {
   EXPECT_EQ(Patience::from_environment(path_).limit, Seconds(1.5));
   for (const char* const wrong : {"", "-1", "1s", "nan", "inf", "never"}) {
     ::setenv(kVariable, wrong, 1);
-    expect_os_error(EINVAL,
-                    std::string("[Errno 22] TORCH_SAFETENSORS_LOCK_TIMEOUT must be a number of seconds, not '") +
-                        wrong + "': '" + path_ + "'",
-                    [&] { Patience::from_environment(path_); });
+    expect_os_error(
+        EINVAL,
+        std::string("[Errno 22] TORCH_SAFETENSORS_LOCK_TIMEOUT must be a number of seconds, not '") + wrong +
+            "': '" + path_ + "'",
+        [&] { Patience::from_environment(path_); });
   }
 }
 

@@ -2,7 +2,6 @@
 
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
-
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -192,8 +191,8 @@ TEST_F(WriterTest, IsAbortedWhereAReportThrows) {
 
 #if defined(__linux__)
 
-/// Returns when a thread of this process sleeps, as one that waits for a lock does and nothing else that it is
-/// about to do.
+/// Returns when a thread of this process sleeps, as one that waits for a lock does and nothing else that it
+/// is about to do.
 void await_sleep(pid_t thread) {
   const std::string path = "/proc/self/task/" + std::to_string(thread) + "/stat";
   for (int seen = 0; seen < 3;) {
