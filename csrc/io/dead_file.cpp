@@ -10,6 +10,7 @@
 
 #include "io/descriptor.h"
 #include "io/file_lock.h"
+#include "io/lock_guard.h"
 #include "io/retry.h"
 
 namespace torch_safetensors::io {

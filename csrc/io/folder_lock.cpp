@@ -4,6 +4,7 @@
 
 #include <cerrno>
 
+#include "io/file_lock.h"
 #include "io/os_error.h"
 #include "io/path_checks.h"
 #include "io/retry.h"
@@ -15,6 +16,7 @@ FolderLock::FolderLock(const std::string& folder, const OnWait& on_wait) {
   if (!directory_) {
     throw_os_error(errno, folder);
   }
+  // If this acquires it, the lock is found to be acquired.
   if (try_lock(directory_.get()) != Lock::kUnsupported) {
     lock_.emplace(directory_.get(), folder, on_wait);
   }

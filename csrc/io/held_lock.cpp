@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "io/file_lock.h"
 #include "io/lock_holder.h"
 #include "io/os_error.h"
 #include "io/path_checks.h"

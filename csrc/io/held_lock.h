@@ -6,7 +6,7 @@
 #include <functional>
 #include <string>
 
-#include "io/file_lock.h"
+#include "io/lock_guard.h"
 
 namespace torch_safetensors::io {
 

@@ -24,25 +24,12 @@ namespace {
 /// So many free slots in a row are taken for the end: several saves at once leave gaps.
 constexpr int kMaxGap = 8;
 
-/// A new file can be taken for dead before it is locked, so creating it may have to be repeated.
+/// So often creating a file is repeated: it can be taken for dead before it is locked.
 constexpr int kMaxAttempts = 16;
 
 /// Longer than a save pauses between two writes, and than clocks of hosts differ. What is removed was
 /// written by a host whose locks may not be seen here, or by this one before it was started again.
 constexpr std::chrono::hours kForeignAge{7 * 24};
-
-/// True if nobody took the new file for dead between its creation and its lock.
-bool claim(const std::string& path, int descriptor) {
-  switch (try_lock(descriptor)) {
-    case Lock::kAcquired:
-      return is_name_of(path, descriptor);
-    case Lock::kBusy:
-      return false;  // somebody is about to remove it
-    case Lock::kUnsupported:
-      return true;  // for everybody, so nobody removes anything
-  }
-  return false;
-}
 
 /// Removes the files for others that belong to a slot.
 void remove_others(const std::string& slot_path) noexcept {
@@ -65,24 +52,6 @@ Remains empty_slot(const std::string& path) {
   return remove_if_dead(path, {}, [&] { remove_others(path); });
 }
 
-/// The file, created; or none if somebody living is in the slot.
-Descriptor create(const std::string& path, mode_t mode, const std::string& given) {
-  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    Descriptor descriptor(retry(
-        [&] { return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode); }));
-    if (descriptor) {
-      if (claim(path, descriptor.get())) {
-        return descriptor;
-      }
-    } else if (errno != EEXIST) {
-      throw_os_error(errno, given);
-    } else if (empty_slot(path) == Remains::kKept) {
-      break;
-    }
-  }
-  return Descriptor();
-}
-
 /// Removes what the dead left in the slots from `slot` on.
 void sweep(const std::string& prefix, int slot) {
   struct stat status;
@@ -100,12 +69,37 @@ void sweep(const std::string& prefix, int slot) {
 
 }  // namespace
 
+/// The file, created and locked; or none if somebody living is in the slot.
+TemporaryFile::Locked TemporaryFile::create(std::string path, mode_t mode, const std::string& given) {
+  Locked file{std::move(path), Descriptor(), nullptr};
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    Descriptor descriptor(retry(
+        [&] { return ::open(file.path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode); }));
+    if (descriptor) {
+      // Somebody may take the new file for dead before it is locked, and remove it.
+      const Lock lock = try_lock(descriptor.get());
+      if (lock == Lock::kAcquired) {
+        file.lock = std::make_unique<LockGuard>(descriptor.get());
+      }
+      if (lock == Lock::kUnsupported || (file.lock && is_name_of(file.path, descriptor.get()))) {
+        file.descriptor = std::move(descriptor);
+        break;
+      }
+      file.lock.reset();
+    } else if (errno != EEXIST) {
+      throw_os_error(errno, given);
+    } else if (empty_slot(file.path) == Remains::kKept) {
+      break;
+    }
+  }
+  return file;
+}
+
 TemporaryFile::TemporaryFile(const SaveTarget& target, mode_t mode, const std::string& given, Access access) {
   const std::string prefix = target.directory + temporary_prefix(target.name, lock_domain(target.directory));
   int slot = 0;
   for (; slot < kMaxSlots && !file_.descriptor; ++slot) {
-    file_.path = prefix + std::to_string(slot);
-    file_.descriptor = create(file_.path, mode, given);
+    file_ = create(prefix + std::to_string(slot), mode, given);
   }
   if (!file_.descriptor) {
     throw_os_error(EEXIST,
@@ -123,8 +117,7 @@ TemporaryFile::TemporaryFile(const SaveTarget& target, mode_t mode, const std::s
 void TemporaryFile::make_for_others(mode_t mode, const std::string& given) {
   std::swap(slot_, file_);
   try {
-    file_.path = slot_.path + "-" + random_token();
-    file_.descriptor = create(file_.path, mode, given);
+    file_ = create(slot_.path + "-" + random_token(), mode, given);
     if (!file_.descriptor) {
       throw_os_error(EEXIST, given);
     }
@@ -135,16 +128,14 @@ void TemporaryFile::make_for_others(mode_t mode, const std::string& given) {
 }
 
 void TemporaryFile::remove(Locked& file) noexcept {
-  if (file.descriptor && is_ours()) {
+  if (file.descriptor && process_ == ::getpid()) {
     ::unlink(file.path.c_str());  // before the lock goes: the name may be another's then
   }
   let_go(file);
 }
 
 void TemporaryFile::let_go(Locked& file) noexcept {
-  if (file.descriptor && is_ours()) {
-    unlock(file.descriptor.get());
-  }
+  file.lock.reset();
   file.descriptor.close();
 }
 

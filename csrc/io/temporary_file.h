@@ -3,9 +3,11 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <memory>
 #include <string>
 
 #include "io/descriptor.h"
+#include "io/lock_guard.h"
 #include "io/save_target.h"
 
 namespace torch_safetensors::io {
@@ -53,12 +55,13 @@ class TemporaryFile {
   struct Locked {
     std::string path;
     Descriptor descriptor;
+    std::unique_ptr<LockGuard> lock;  // null where the file system has no locks
   };
 
+  static Locked create(std::string path, mode_t mode, const std::string& given);
   void make_for_others(mode_t mode, const std::string& given);
-  bool is_ours() const { return process_ == ::getpid(); }
   void remove(Locked& file) noexcept;
-  void let_go(Locked& file) noexcept;
+  static void let_go(Locked& file) noexcept;
 
   Locked file_;
   Locked slot_;  // of a file for others

@@ -23,12 +23,6 @@ RangeFile::RangeFile(const std::string& filename, const std::vector<NamedTensor>
   file_->publish_to_hosts();
 }
 
-RangeFile::~RangeFile() {
-  if (file_ && process_ != ::getpid()) {
-    file_.release();  // the temporary file is the parent's
-  }
-}
-
 void RangeFile::check_open() const {
   TORCH_CHECK_VALUE(file_ && process_ == ::getpid(), format::printable(path_),
                     ": was committed or given up before, or belongs to another process");

@@ -24,8 +24,8 @@ class RangeFile {
   /// As StreamWriter's. Throws the same.
   RangeFile(const std::string& filename, const std::vector<NamedTensor>& spec,
             const std::optional<format::Metadata>& metadata, bool fsync, int64_t alignment);
-  /// Gives up unless it was committed; not in a forked child.
-  ~RangeFile();
+  /// Gives up unless it was committed; in a forked child, the temporary file stays the parent's.
+  ~RangeFile() = default;
   RangeFile(const RangeFile&) = delete;
   RangeFile& operator=(const RangeFile&) = delete;
 

@@ -47,12 +47,6 @@ StreamWriter::StreamWriter(const std::string& filename, const std::vector<NamedT
   file_->reserve(end);
 }
 
-StreamWriter::~StreamWriter() {
-  if (file_ && process_ != ::getpid()) {
-    file_.release();  // the temporary file is the parent's
-  }
-}
-
 format::SerializedHeader StreamWriter::header() const {
   return make_header(Specs(spec_), metadata_, checksums_, alignment_);
 }

@@ -32,7 +32,6 @@ class StreamWriter {
   /// ValueError (c10) for what the format cannot hold. `checksum` as for SavePlan.
   StreamWriter(const std::string& filename, const std::vector<NamedTensor>& spec,
                std::optional<format::Metadata> metadata, bool fsync, bool checksum, int64_t alignment);
-  ~StreamWriter();
   StreamWriter(const StreamWriter&) = delete;
   StreamWriter& operator=(const StreamWriter&) = delete;
 

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <optional>
 
 #include "io/child.h"
 #include "io/descriptor.h"
@@ -39,16 +38,6 @@ TEST_F(TryLock, IsNotKeptByAForkedChild) {
   const Child child([](auto done) { done(); });
   unlock(first.get());
   EXPECT_EQ(try_lock(second.get()), Lock::kAcquired);
-}
-
-TEST_F(TryLock, IsNotEndedByAForkedChild) {
-  const Descriptor first = open();
-  ASSERT_EQ(try_lock(first.get()), Lock::kAcquired);
-  std::optional<LockGuard> guard(first.get());
-  EXPECT_EQ(run_in_child([&] { guard.reset(); }), 0);
-  EXPECT_EQ(try_lock(open().get()), Lock::kBusy);
-  guard.reset();
-  EXPECT_EQ(try_lock(open().get()), Lock::kAcquired);
 }
 
 TEST_F(TryLock, HoldsUntilItsProcessIsKilled) {

@@ -15,6 +15,7 @@
 #include "io/descriptor.h"
 #include "io/expect_os_error.h"
 #include "io/faults.h"
+#include "io/file_lock.h"
 #include "io/folder_lock.h"
 #include "io/lock_holder.h"
 #include "io/test_directory.h"
