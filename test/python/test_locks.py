@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gc
 import os
 import re
 import signal
@@ -274,6 +275,7 @@ def test_a_save_after_one_of_torch_that_failed(
     ts.save_sharded(TENSORS, tmp_path, max_shard_size=1000)
     assert ts.load_file(tmp_path).keys() == TENSORS.keys()
     del kept, writer
+    gc.collect()
     assert not [name for name in listing(tmp_path) if name.startswith(".st-")]
 
 
@@ -291,3 +293,22 @@ def test_saves_at_once_of_torch_and_of_this_process(tmp_path: Path) -> None:
         dcp.save(TENSORS, storage_writer=SafetensorsWriter(folder, max_shard_size=1000), planner=Between())
     assert ts.load_file(folder).keys() == TENSORS.keys()
     assert len(listing(folder)) == 3
+
+
+def range_file(path: Path) -> Any:
+    names, sizes, tensors = "w", [1], [[torch.empty(3, device="meta")]]
+    return torch.classes.safetensors._RangeFile(str(path), names, sizes, tensors, None, False, 0)
+
+
+def test_a_rank_that_comes_late_does_not_write_into_the_next_save(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    given_up = range_file(path)
+    late = given_up.temporary()
+    given_up.abort()
+    following = range_file(path)
+    assert following.temporary() != late
+    with pytest.raises(RuntimeError, match="No such file or directory"):
+        torch.ops.safetensors._write_ranges(late, str(path), "w", [1], [[torch.ones(3)]], [[0]], False)
+    following.commit(str(path))
+    assert ts.load_file(path)["w"].equal(torch.zeros(3))
+    assert listing(tmp_path) == ["x"]
