@@ -16,11 +16,14 @@ import torch
 
 from ._arguments import operator_filename
 from ._buffers import as_tensor
-from ._errors import translate
+from ._errors import printable, translate
 
-__all__ = ["RANK_SHARD", "Index", "Replacement", "locked", "remove_rank_shards", "remove_whole"]
+__all__ = ["MAX_INDEX_SIZE", "RANK_SHARD", "Index", "Replacement", "locked", "remove_rank_shards", "remove_whole"]
 
 _ops = torch.ops.safetensors
+
+#: The longest index that is read, in bytes (csrc/format/shard_index.h).
+MAX_INDEX_SIZE = 1_000_000_000
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -39,12 +42,24 @@ class Index:
         self._metadata = {**texts, "total_size": total_size}
         self._fsync = fsync
 
-    def write(self, folder: Path, shards: Shards, files: list[str]) -> None:
+    def _text(self, shards: Shards, files: list[str]) -> bytes:
         weight_map = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
         index = {"metadata": self._metadata, "weight_map": weight_map}
-        text = json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    def check_size(self, folder: Path, shards: Shards, files: list[str]) -> None:
+        """Raises ValueError for an index that would be longer than any that is read."""
+        size = len(self._text(shards, files))
+        if size > MAX_INDEX_SIZE:
+            raise ValueError(
+                f"{printable(folder / _INDEX)}: the index of {sum(map(len, shards))} tensors in {len(files)} files "
+                f"would have {size} bytes but at most {MAX_INDEX_SIZE} are read; use shorter names, or save the "
+                "tensors to several directories"
+            )
+
+    def write(self, folder: Path, shards: Shards, files: list[str]) -> None:
         path = folder / _INDEX
-        with as_tensor(text.encode(), writable=False) as data:
+        with as_tensor(self._text(shards, files), writable=False) as data:
             try:
                 warning = _ops._write_file(operator_filename(path), data, self._fsync)
             except RuntimeError as error:
@@ -73,6 +88,8 @@ class Replacement:
             if self._is_single or self._before.isdisjoint(self.files):
                 break
             self.files = _shard_names(f"model.{number}", len(shards))
+        if not self._is_single:
+            index.check_size(folder, shards, self.files)
 
     def finish(self) -> None:
         """Makes the new files the checkpoint, and removes those of the one before."""
