@@ -69,7 +69,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
   }
   define(m,
          touches_files("load_file(str filename, Device device='cpu', *, str backend='auto', "
-                       "bool verify=False) -> Dict(str, Tensor)"),
+                       "bool verify=False, bool strict_index=True) -> Dict(str, Tensor)"),
          TORCH_FN(load_file));
   define(m,
          touches_files("load(Tensor data, Device device='cpu', *, bool copy=True, bool verify=False) "
@@ -84,7 +84,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       touches_files(
           "save(Dict(str, Tensor) tensors, Dict(str, str)? metadata=None, *, bool checksum=False) -> Tensor"),
       TORCH_FN(save));
-  define(m, touches_files("keys(str filename) -> str[]"), TORCH_FN(keys));
+  define(m, touches_files("keys(str filename, *, bool strict_index=True) -> str[]"), TORCH_FN(keys));
   define(m, touches_files("metadata(str filename) -> Dict(str, str)"), TORCH_FN(metadata));
   define(m,
          touches_files("load_tensor(str filename, str name, Device device='cpu', *, str backend='auto', "
@@ -92,7 +92,8 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(tensors::load_expected_tensor));
   define(m,
          touches_files("load_tensors(str filename, str[] names, Device device='cpu', *, str backend='auto', "
-                       "str[]? expect=None, bool exact=False, bool verify=False) -> Tensor[]"),
+                       "str[]? expect=None, bool exact=False, bool verify=False, bool strict_index=True) "
+                       "-> Tensor[]"),
          TORCH_FN(tensors::load_expected));
   define(m,
          touches_files("save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, "
@@ -105,14 +106,55 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(load_into));
   define(m, touches_files("prefetch(str filename, str[] names) -> ()"), TORCH_FN(prefetch));
 
+  m.class_<tensors::SafeOpen>("SafeOpen")
+      .def(torch::init<std::string, c10::Device, std::string>(), "",
+           {torch::arg("filename"), torch::arg("device") = c10::Device(c10::kCPU),
+            torch::arg("backend") = "auto"})
+      .def("keys", &tensors::SafeOpen::keys)
+      .def("metadata", &tensors::SafeOpen::metadata)
+      .def("get_tensor", &tensors::SafeOpen::get_tensor, "", {torch::arg("name")})
+      .def("get_tensors", &tensors::SafeOpen::get_tensors, "", {torch::arg("names")})
+      .def("get_shape", &tensors::SafeOpen::get_shape, "", {torch::arg("name")})
+      .def("get_dtype", &tensors::SafeOpen::get_dtype, "", {torch::arg("name")})
+      .def("get_slice", &tensors::SafeOpen::get_slice, "",
+           {torch::arg("name"), torch::arg("dim") = 0, torch::arg("start") = c10::IValue(),
+            torch::arg("end") = c10::IValue(), torch::arg("step") = 1})
+      .def("prefetch", &tensors::SafeOpen::prefetch, "", {torch::arg("names")})
+      .def("load_into", &tensors::SafeOpen::load_into, "",
+           {torch::arg("names"), torch::arg("tensors"), torch::arg("offsets") = c10::IValue()})
+      // For the Python package alone.
+      .def("_keys", &tensors::SafeOpen::joined_keys)
+      .def("_sorted_keys", &tensors::SafeOpen::joined_sorted_keys)
+      .def("_listing", &tensors::list_tensors)
+      .def("_size", &tensors::SafeOpen::size)
+      .def("_require_whole", &tensors::SafeOpen::require_whole)
+      .def("_is_current", &tensors::SafeOpen::is_current)
+      .def("_verify", &tensors::SafeOpen::verify)
+      .def("_version", &tensors::SafeOpen::version)
+      .def("_contains", &tensors::SafeOpen::contains)
+      .def("_has_metadata", &tensors::SafeOpen::has_metadata)
+      .def("_filename", &tensors::SafeOpen::get_filename)
+      .def("_data_offsets", &tensors::SafeOpen::get_data_offsets)
+      .def("_get_tensors", &tensors::SafeOpen::get_tensors_on)
+      .def("_read_all", &tensors::SafeOpen::read_all)
+      .def("_get_meta", &tensors::SafeOpen::get_meta)
+      .def("_get_view", &tensors::SafeOpen::get_view)
+      // Lambdas, since def_pickle takes nothing else.
+      .def_pickle(
+          [](const c10::intrusive_ptr<tensors::SafeOpen>& self) { return self->arguments(); },
+          [](tensors::SafeOpen::Arguments arguments) { return tensors::SafeOpen::reopen(arguments); });
   // For the Python package alone.
   define(m, touches_files("_version() -> str"), TORCH_FN(version));
   define(m, touches_files("_verify(str filename) -> ()"), TORCH_FN(tensors::verify_file));
-  define(m, touches_files("_signatures(str filename) -> (str[], str[])"), TORCH_FN(tensors::signatures));
+  define(m, touches_files("_signatures(str filename, *, bool strict_index=True) -> (str[], str[])"),
+         TORCH_FN(tensors::signatures));
+  define(m, touches_files("_names(str filename) -> str[]"), TORCH_FN(tensors::names_of_present));
+  define(m, touches_files("_signatures_of(str filename, str[] names) -> str[]"),
+         TORCH_FN(tensors::signatures_of));
   m.class_<tensors::PythonLoad>("_PythonLoad").def("take", &tensors::PythonLoad::take);
   define(m,
          touches_files("_load_file(str filename, Device device, str backend, int? threads, int? ring_size, "
-                       "bool verify) -> "
+                       "bool verify, bool strict_index) -> "
                        "(str[], Tensor[], __torch__.torch.classes.safetensors._PythonLoad?)"),
          TORCH_FN(tensors::python_load_file));
   define(m,
@@ -150,13 +192,14 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
   // Python implements it: see uninitialized.h.
   m.def(touches_files("_is_uninitialized(Tensor[][] tensor) -> bool"));
   define(m, torch::schema("_memory_faults(Tensor[][] tensors) -> str[]"), TORCH_FN(tensors::memory_faults));
+  // What a model was checked against is what has to be loaded: of one handle.
   define(m,
-         touches_files("_load_model(str filename, str class_name, Dict(str, Tensor) tensors, "
-                       "str[] may_be_missing, bool strict, str backend) -> (str[], str[])"),
+         touches_files("_load_model(__torch__.torch.classes.safetensors.SafeOpen file, str class_name, "
+                       "Dict(str, Tensor) tensors, str[] may_be_missing, bool strict) -> (str[], str[])"),
          TORCH_FN(modules::load_model_dict));
   define(m,
-         touches_files("_check_model(str filename, str class_name, Dict(str, Tensor) tensors, "
-                       "str[] may_be_missing, bool strict) -> (str[], str[])"),
+         touches_files("_check_model(__torch__.torch.classes.safetensors.SafeOpen file, str class_name, "
+                       "Dict(str, Tensor) tensors, str[] may_be_missing, bool strict) -> (str[], str[])"),
          TORCH_FN(modules::check_model_dict));
   define(m, touches_files("_dropped_names(Dict(str, Tensor) tensors) -> Dict(str, str)"),
          TORCH_FN(modules::dropped_names));
@@ -185,38 +228,6 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(tensors::replace_for_python));
   define(m, touches_files("_recover(str filename) -> bool"), TORCH_FN(recover));
 
-  m.class_<tensors::SafeOpen>("SafeOpen")
-      .def(torch::init<std::string, c10::Device, std::string>(), "",
-           {torch::arg("filename"), torch::arg("device") = c10::Device(c10::kCPU),
-            torch::arg("backend") = "auto"})
-      .def("keys", &tensors::SafeOpen::keys)
-      .def("metadata", &tensors::SafeOpen::metadata)
-      .def("get_tensor", &tensors::SafeOpen::get_tensor, "", {torch::arg("name")})
-      .def("get_tensors", &tensors::SafeOpen::get_tensors, "", {torch::arg("names")})
-      .def("get_shape", &tensors::SafeOpen::get_shape, "", {torch::arg("name")})
-      .def("get_dtype", &tensors::SafeOpen::get_dtype, "", {torch::arg("name")})
-      .def("get_slice", &tensors::SafeOpen::get_slice, "",
-           {torch::arg("name"), torch::arg("dim") = 0, torch::arg("start") = c10::IValue(),
-            torch::arg("end") = c10::IValue(), torch::arg("step") = 1})
-      .def("prefetch", &tensors::SafeOpen::prefetch, "", {torch::arg("names")})
-      .def("load_into", &tensors::SafeOpen::load_into, "",
-           {torch::arg("names"), torch::arg("tensors"), torch::arg("offsets") = c10::IValue()})
-      // For the Python package alone.
-      .def("_keys", &tensors::SafeOpen::joined_keys)
-      .def("_sorted_keys", &tensors::SafeOpen::joined_sorted_keys)
-      .def("_listing", &tensors::list_tensors)
-      .def("_size", &tensors::SafeOpen::size)
-      .def("_contains", &tensors::SafeOpen::contains)
-      .def("_has_metadata", &tensors::SafeOpen::has_metadata)
-      .def("_filename", &tensors::SafeOpen::get_filename)
-      .def("_data_offsets", &tensors::SafeOpen::get_data_offsets)
-      .def("_get_tensors", &tensors::SafeOpen::get_tensors_on)
-      .def("_get_meta", &tensors::SafeOpen::get_meta)
-      .def("_get_view", &tensors::SafeOpen::get_view)
-      // Lambdas, since def_pickle takes nothing else.
-      .def_pickle(
-          [](const c10::intrusive_ptr<tensors::SafeOpen>& self) { return self->arguments(); },
-          [](tensors::SafeOpen::Arguments arguments) { return tensors::SafeOpen::reopen(arguments); });
   m.class_<tensors::Prefetch>("_Prefetch")
       .def(torch::init<c10::intrusive_ptr<tensors::SafeOpen>, std::vector<std::string>, std::vector<int64_t>,
                        std::vector<int64_t>, c10::Device, int64_t, std::optional<int64_t>,
@@ -245,6 +256,8 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          touches_files("_write_ranges(str temporary, str filename, str names, int[] name_sizes, "
                        "Tensor[][] parts, int[][] offsets, bool fsync) -> ()"),
          TORCH_FN(tensors::write_ranges_for_python));
+  define(m, touches_files("_check_savable(str names, int[] name_sizes, Tensor[][] tensors) -> ()"),
+         TORCH_FN(tensors::check_savable_for_python));
   define(m, touches_files("_check_parts(str names, int[] name_sizes, Tensor[][] parts, bool overlap) -> ()"),
          TORCH_FN(tensors::check_parts_for_python));
   m.class_<tensors::PythonWriter>("_Writer")

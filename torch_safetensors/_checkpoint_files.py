@@ -16,11 +16,23 @@ import torch
 
 from ._arguments import operator_filename
 from ._buffers import as_tensor
-from ._errors import translate, translated
+from ._errors import printable, translate, translated
 
-__all__ = ["RANK_SHARD", "Index", "Replacement", "locked", "make_folder", "remove_rank_shards", "remove_whole"]
+__all__ = [
+    "MAX_INDEX_SIZE",
+    "RANK_SHARD",
+    "Index",
+    "Replacement",
+    "locked",
+    "make_folder",
+    "remove_rank_shards",
+    "remove_whole",
+]
 
 _ops = torch.ops.safetensors
+
+#: The longest index that is read, in bytes (csrc/format/shard_index.h).
+MAX_INDEX_SIZE = 1_000_000_000
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -38,6 +50,21 @@ class Index:
     def __init__(self, texts: Mapping[str, str], total_size: int, fsync: bool) -> None:
         self._metadata = {**texts, "total_size": total_size}
         self.fsync = fsync
+
+    def _text(self, shards: Shards, files: list[str]) -> bytes:
+        weight_map = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
+        index = {"metadata": self._metadata, "weight_map": weight_map}
+        return (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    def check_size(self, folder: Path, shards: Shards, files: list[str]) -> None:
+        """Raises ValueError for an index that would be longer than any that is read."""
+        size = len(self._text(shards, files))
+        if size > MAX_INDEX_SIZE:
+            raise ValueError(
+                f"{printable(folder / _INDEX)}: the index of {sum(map(len, shards))} tensors in {len(files)} files "
+                f"would have {size} bytes but at most {MAX_INDEX_SIZE} are read; use shorter names, or save the "
+                "tensors to several directories"
+            )
 
     def write(self, folder: Path, shards: Shards, files: list[str]) -> None:
         """Raises OSError; then the index is the old one or, as :meth:`is_written` tells, the new one."""
@@ -58,11 +85,6 @@ class Index:
             return False
         except OSError:
             return True
-
-    def _text(self, shards: Shards, files: list[str]) -> bytes:
-        weight_map = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
-        index = {"metadata": self._metadata, "weight_map": weight_map}
-        return (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 class Replacement:
@@ -86,6 +108,8 @@ class Replacement:
             if self._is_single or self._before.isdisjoint(self.files):
                 break
             self.files = _shard_names(f"model.{number}", len(shards))
+        if not self._is_single:
+            index.check_size(folder, shards, self.files)
 
     def finish(self) -> None:
         """Makes the new files the checkpoint, and removes those of the one before. Durable, if the index is."""

@@ -51,6 +51,7 @@ def load_file(
     rename: Rename | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: Progress = None,
+    strict_index: bool = True,
 ) -> dict[str, torch.Tensor]:
     """Loads the tensors of a checkpoint, by default all of them.
 
@@ -84,15 +85,20 @@ def load_file(
             done and those of all tensors that are read, twice those with ``verify``: first with 0, last with all, on
             this thread (from URLs and file objects: on the one that reads, one at a time). What it raises stops the
             load. Of a mapped file nothing is read here: it is done at once.
+        strict_index: False loads only the tensors that the index of a checkpoint in several files assigns to each of
+            them, and ignores what else the files hold. By default a checkpoint whose index and files differ is refused.
+            With ``names``, which need only their own files, it makes no difference.
 
     Returns:
         The tensors by name, in the order of their data in the file; of several files, in that of their names. Each has
         a storage of its own of exactly its own bytes, writable, not resizable. Writing to one never changes the file.
+        All are of one save, also if another process replaces the checkpoint meanwhile.
 
     Raises:
-        OSError: what the operating system reports, e.g. ``FileNotFoundError``.
-        SafetensorError: a file is malformed; files and index differ; one of ``names`` is not there; or with ``verify``
-            a tensor is damaged, or there are no checksums.
+        OSError: what the operating system reports, e.g. ``FileNotFoundError``; also if the checkpoint is replaced again
+            and again while it is opened.
+        SafetensorError: a file is malformed; files and index differ (the error lists how); one of ``names`` is not
+            there; or with ``verify`` a tensor is damaged, or there are no checksums.
         ValueError: an unknown backend, a NUL in the name, numbers that are not positive; a ``dtype`` that is not
             floating-point or that torch cannot convert to; two tensors renamed alike; a tensor without device.
 
@@ -101,21 +107,23 @@ def load_file(
     """
     if is_remote(filename):
         options: dict[str, Any] = {"threads": threads, "verify": verify}
-        options.update(names=names, dtype=dtype, rename=rename, progress=progress)
+        options.update(names=names, dtype=dtype, rename=rename, progress=progress, strict_index=strict_index)
         load_path = functools.partial(load_file, backend=backend, ring_size=ring_size, **options)
         return _load_remote(filename, device, storage_options, options, load_path)
     filename = cast("PathLike", filename)
     if is_selective(device, names, rename) or dtype is not None:
         if _graphs.is_tracing():
-            return _graphs.load_selected(filename, device, names, dtype, rename, backend, verify)
-        return load_selected(filename, device, names, dtype, rename, backend, threads, ring_size, verify, progress)
+            return _graphs.load_selected(filename, device, names, dtype, rename, backend, verify, strict_index)
+        arguments = device, names, dtype, rename, backend, threads, ring_size, verify, progress, strict_index
+        return load_selected(filename, *arguments)
     assert not isinstance(device, Mapping)
     if _graphs.is_tracing():
-        return _graphs.load_file(filename, device, backend=backend, verify=verify)  # tuned by the environment alone
-    arguments = operator_filename(filename), operator_device(device)
+        # Tuned by the environment alone.
+        return _graphs.load_file(filename, device, backend=backend, verify=verify, strict_index=strict_index)
+    path, where = operator_filename(filename), operator_device(device)
     try:
         with reporting(progress, filename):
-            loaded = _ops._load_file(*arguments, backend, threads, ring_size, verify)
+            loaded = _ops._load_file(path, where, backend, threads, ring_size, verify, strict_index)
         return _to_dict(*loaded)
     except RuntimeError as error:
         raise translate(error, filename) from None

@@ -38,20 +38,27 @@ def _path(filename: PathLike) -> str:
 
 
 @constant_while_compiling
-def _signatures(path: str) -> tuple[list[str], list[str]]:
+def _signatures(path: str, strict_index: bool = True) -> tuple[list[str], list[str]]:
     with outside_of_modes():
-        names, signatures = _ops._signatures(path)
+        names, signatures = _ops._signatures(path, strict_index=strict_index)
     return names, signatures
 
 
 @constant_while_compiling
 def _signatures_of(path: str, names: list[str]) -> list[str]:
-    signatures = dict(zip(*_signatures(path), strict=True))
-    missing = [name for name in names if name not in signatures]
-    if missing:
-        with outside_of_modes():
-            _ops.load_tensors(path, missing, torch.device("meta"))  # Raises, naming it.
-    return [signatures[name] for name in names]
+    with outside_of_modes():
+        signatures: list[str] = _ops._signatures_of(path, names)
+    return signatures
+
+
+@constant_while_compiling
+def _stored_names(path: str, whole: bool, strict_index: bool) -> list[str]:
+    """The names that a selection is made from; unless all are loaded, files of others need not be there."""
+    if whole:
+        return _signatures(path, strict_index)[0]
+    with outside_of_modes():
+        names: list[str] = _ops._names(path)
+    return names
 
 
 @constant_while_compiling
@@ -63,12 +70,24 @@ def _flat_metadata(metadata: Mapping[str, str] | None) -> list[str] | None:
 
 
 def load_file(
-    filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto", verify: bool = False
+    filename: PathLike,
+    device: DeviceLike = "cpu",
+    *,
+    backend: str = "auto",
+    verify: bool = False,
+    strict_index: bool = True,
 ) -> dict[str, torch.Tensor]:
     path = _path(filename)
-    names, expect = _signatures(path)
+    names, expect = _signatures(path, strict_index)
     tensors = _ops.load_tensors(
-        path, names, operator_device(device), backend=backend, expect=expect, exact=True, verify=verify
+        path,
+        names,
+        operator_device(device),
+        backend=backend,
+        expect=expect,
+        exact=True,
+        verify=verify,
+        strict_index=strict_index,
     )
     return dict(zip(names, tensors, strict=True))
 
@@ -81,18 +100,28 @@ def load_selected(
     rename: Rename | None,
     backend: str,
     verify: bool,
+    strict_index: bool,
 ) -> dict[str, torch.Tensor]:
     """As _iterate.load_selected; what is chosen becomes constant, with the names and shapes."""
     path = _path(filename)
-    stored, expect = _signatures(path)
-    if names is None:  # the file must hold these and no others, whichever device each of them goes to
-        _ops.load_tensors(path, stored, torch.device("meta"), expect=expect, exact=True)
+    stored = _stored_names(path, names is None, strict_index)
     selection = select(filename, stored, device, names, rename)
-    loaded: dict[str, torch.Tensor] = {}
-    for where, group in selection.by_device().items():
-        expected = _signatures_of(path, group)
-        tensors = _ops.load_tensors(path, group, where, backend=backend, expect=expected, verify=verify)
-        loaded.update(zip(group, tensors, strict=True))
+    # By one operator, which sees one version of the checkpoint, whichever device each tensor goes to.
+    devices = list(selection.by_device())
+    tensors = _ops.load_tensors(
+        path,
+        selection.names,
+        devices[0] if len(devices) == 1 else torch.device("cpu"),
+        backend=backend,
+        expect=_signatures_of(path, selection.names),
+        exact=names is None,
+        verify=verify,
+        strict_index=strict_index,
+    )
+    loaded = {
+        name: tensor if len(devices) == 1 else tensor.to(where)
+        for name, tensor, where in zip(selection.names, tensors, selection.devices, strict=True)
+    }
     return {
         new: loaded[name].to(dtype) if is_converted(loaded[name].dtype, dtype) else loaded[name]
         for name, new in zip(selection.names, selection.new_names, strict=True)
@@ -126,11 +155,19 @@ def load_tensors(
     expect: list[str] | None = None,
     exact: bool = False,
     verify: bool = False,
+    strict_index: bool = True,
 ) -> list[torch.Tensor]:
     if expect is None:
         expect = _signatures_of(filename, names)
     tensors: list[torch.Tensor] = _ops.load_tensors(
-        filename, names, operator_device(device), backend=backend, expect=expect, exact=exact, verify=verify
+        filename,
+        names,
+        operator_device(device),
+        backend=backend,
+        expect=expect,
+        exact=exact,
+        verify=verify,
+        strict_index=strict_index,
     )
     return tensors
 
@@ -155,8 +192,8 @@ def save_file(
     )
 
 
-def keys(filename: str) -> list[str]:
-    return _signatures(filename)[0]
+def keys(filename: str, *, strict_index: bool = True) -> list[str]:
+    return _signatures(filename, strict_index)[0]
 
 
 @constant_while_compiling
@@ -178,11 +215,13 @@ def _fake_load_tensors(
     expect: list[str] | None = None,
     exact: bool = False,
     verify: bool = False,
+    strict_index: bool = True,
 ) -> list[torch.Tensor]:
     if expect is None and _torch_private.is_being_traced():
         raise _untraceable("load_tensors")
+    options = {"backend": backend, "expect": expect, "exact": exact, "strict_index": strict_index}
     with outside_of_modes():
-        tensors = _ops.load_tensors(filename, names, torch.device("meta"), backend=backend, expect=expect, exact=exact)
+        tensors = _ops.load_tensors(filename, names, torch.device("meta"), **options)
     return [torch.empty(tensor.shape, dtype=tensor.dtype, device=device) for tensor in tensors]
 
 
@@ -205,10 +244,11 @@ def _fake_load_file(
     *,
     backend: str = "auto",
     verify: bool = False,
+    strict_index: bool = True,
 ) -> dict[str, torch.Tensor]:
     if _torch_private.is_being_traced():
         raise _untraceable("load_file")
-    names = keys(filename)
+    names = keys(filename, strict_index=strict_index)
     return dict(zip(names, _fake_load_tensors(filename, names, device, backend=backend), strict=True))
 
 
@@ -257,10 +297,10 @@ def _fake_prefetch(filename: str, names: list[str]) -> None:
     """Reads nothing ahead while it is traced, and checks nothing: the loads do."""
 
 
-def _fake_keys(filename: str) -> list[str]:
+def _fake_keys(filename: str, *, strict_index: bool = True) -> list[str]:
     if _torch_private.is_being_traced():
         raise _untraceable("keys")
-    return keys(filename)
+    return keys(filename, strict_index=strict_index)
 
 
 def _fake_metadata(filename: str) -> dict[str, str]:
@@ -341,7 +381,7 @@ _TRACING_RULES: dict[str, Callable[..., Any]] = {
     "load_tensor": _trace_load_tensor,
     "load_tensors": _trace_load_tensors,
     "load_file": _trace_load_file,
-    "keys": lambda _trace, filename: keys(filename),
+    "keys": lambda _trace, filename, **options: keys(filename, **options),
     "metadata": lambda _trace, filename: metadata(filename),
 }
 

@@ -30,6 +30,7 @@ def iter_tensors(
     backend: str = "auto",
     threads: int | None = None,
     buffer_size: int | None = None,
+    strict_index: bool = True,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Loads the tensors of a checkpoint one after the other, for models that are larger than memory.
 
@@ -43,6 +44,7 @@ def iter_tensors(
         threads: so many read; by default 8.
         buffer_size: bytes that may be read ahead of what was handed out; by default 1 GiB. A single tensor may be
             larger.
+        strict_index: see :func:`load_file`.
 
     Returns:
         An iterator over names and tensors, in the order in which they have been read, device by device. What it hands
@@ -53,7 +55,7 @@ def iter_tensors(
         SafetensorError, TypeError, ValueError: as :func:`load_file`.
     """
     check_dtype(dtype)
-    file = safe_open(filename, backend=backend)
+    file = _open_to_select(filename, backend, names, strict_index)
     selection = select(filename, file.offset_keys(), device, names, rename)
     if torch.device("meta") in selection.devices:
         raise ValueError(f"{printable(filename)}: there is nothing to iterate over on the meta device; use load_file")
@@ -87,10 +89,11 @@ def load_selected(
     ring_size: int | None,
     verify: bool,
     progress: Progress,
+    strict_index: bool,
 ) -> dict[str, torch.Tensor]:
     """:func:`load_file` where it is told what to load."""
     check_dtype(dtype)
-    file = safe_open(filename, backend=backend)
+    file = _open_to_select(filename, backend, names, strict_index)
     selection = select(filename, file.offset_keys(), device, names, rename)
     loaded: dict[str, torch.Tensor] = {}
     with bar_or_callable(progress, filename) as report:
@@ -101,6 +104,14 @@ def load_selected(
         if total is not None:
             total.finish()
     return {new: loaded[name] for name, new in zip(selection.names, selection.new_names, strict=True)}
+
+
+def _open_to_select(filename: PathLike, backend: str, names: Names | None, strict_index: bool) -> safe_open:
+    """Those that are named need their own files alone."""
+    file = safe_open(filename, backend=backend, strict_index=strict_index)
+    if names is None:
+        file._require_whole()
+    return file
 
 
 def _bytes_to_read(file: safe_open, selection: Selection, verify: bool) -> int:

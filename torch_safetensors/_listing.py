@@ -79,8 +79,10 @@ def list_tensors(handle: safe_open) -> Listing:
     """Everything but the data.
 
     Raises:
-        SafetensorError: the handle is closed.
+        OSError, SafetensorError: a file is missing or malformed, or the index and the files differ; the handle is
+            closed.
     """
+    handle._require_whole()
     with gc_paused():
         joined, dtypes, dims, flat, sizes, positions, files, paths, data_begins = handle._call("_listing")
         names = split_names(*joined) if sizes else []

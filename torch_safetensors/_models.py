@@ -22,9 +22,10 @@ from ._arguments import (
     operator_tensors,
 )
 from ._errors import SafetensorError, printable, translate
-from ._files import load_file
+from ._gc import gc_paused
 from ._memory import check_initialized, check_memory, memory_faults, state_dict_of
 from ._progress import Progress, reporting
+from ._safe_open import safe_open
 
 __all__ = ["load_model", "save_model"]
 
@@ -41,6 +42,7 @@ def load_model(
     assign: bool = False,
     verify: bool = False,
     progress: Progress = None,
+    strict_index: bool = True,
 ) -> tuple[list[str], list[str]]:
     """Loads a checkpoint into a model's parameters and persistent buffers.
 
@@ -59,6 +61,7 @@ def load_model(
         verify: see :func:`load_file`. The file is read once more for it, before anything is written.
         progress: see :func:`load_file`; what ``verify`` reads does not count. A model that is read into in place holds
             some of the new values where a function stopped it.
+        strict_index: see :func:`load_file`.
 
     Returns:
         The names that the file does not hold, and those that the model does not have; both sorted. Of tensors that
@@ -71,17 +74,20 @@ def load_model(
         OSError: what the operating system reports.
     """
     device = operator_device(device)
+    # All that is checked and read is of one version of the checkpoint.
+    file = safe_open(filename, device=device, backend=backend, strict_index=strict_index)
+    file._require_whole()
     if verify:
-        _verify(filename)
+        file._call("_verify")
     # Only torch's own method is sure to take an argument.
     own_names = type(model).state_dict is torch.nn.Module.state_dict
     state = state_dict_of(model, **({"keep_vars": True} if own_names else {}))
     with reporting(progress, filename):
         if not _is_plain(model, state):
-            return _load_through_module(model, state, filename, strict, device, backend, assign)
+            return _load_through_module(model, state, file, strict, assign)
         if assign:
-            return _assign(model, state, filename, strict, device, backend)
-        return check_or_load(_ops._load_model, model, state, filename, strict, backend)
+            return _assign(model, state, file, strict)
+        return check_or_load(_ops._load_model, model, state, file._open_file(), filename, strict)
 
 
 def _verify(filename: PathLike) -> None:
@@ -253,34 +259,22 @@ def check_or_load(
     operator: Callable[..., tuple[list[str], list[str]]],
     model: torch.nn.Module,
     state: _State,
+    file: Any,
     filename: PathLike,
     strict: bool,
-    *backend: str,
 ) -> tuple[list[str], list[str]]:
+    """Calls an operator with what it needs of the model. ``file``: a ``torch.classes.safetensors.SafeOpen``."""
     try:
-        missing, unexpected = operator(
-            operator_filename(filename),
-            type(model).__name__,
-            dict(state),
-            may_be_missing(model),
-            strict,
-            *backend,
-        )
+        missing, unexpected = operator(file, type(model).__name__, dict(state), may_be_missing(model), strict)
     except RuntimeError as error:
         raise translate(error, filename) from None
     return missing, unexpected
 
 
-def _assign(
-    model: torch.nn.Module,
-    state: _State,
-    filename: PathLike,
-    strict: bool,
-    device: DeviceLike,
-    backend: str,
-) -> tuple[list[str], list[str]]:
-    missing, unexpected = check_or_load(_ops._check_model, model, state, filename, strict)
-    loaded = load_file(filename, device, backend=backend)
+def _assign(model: torch.nn.Module, state: _State, file: safe_open, strict: bool) -> tuple[list[str], list[str]]:
+    filename = file._filename
+    missing, unexpected = check_or_load(_ops._check_model, model, state, file._open_file(), filename, strict)
+    loaded = _load_all(file)
     by_memory: dict[tuple[object, ...], torch.Tensor] = {}
     for name, old in state.items():
         if name in loaded and name not in unexpected:
@@ -305,6 +299,12 @@ def _assign(
     return missing, unexpected
 
 
+def _load_all(file: safe_open) -> _State:
+    """As :func:`load_file`."""
+    with gc_paused():
+        return dict(zip(file.offset_keys(), file._call("_read_all"), strict=True))
+
+
 def memory_of(tensor: torch.Tensor) -> tuple[object, ...]:
     """What names of one tensor have in common, also on meta, where nothing has an address."""
     storage = tensor.untyped_storage()._cdata
@@ -320,16 +320,15 @@ def _in_place_of(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
 def _load_through_module(
     model: torch.nn.Module,
     state: _State,
-    filename: PathLike,
+    file: safe_open,
     strict: bool,
-    device: DeviceLike,
-    backend: str,
     assign: bool,
 ) -> tuple[list[str], list[str]]:
     """For modules that have a say in loading: only they know which names and shapes they accept.
 
     They find out by writing, so what they may write to is saved before and put back if the model is refused.
     """
+    filename = file._filename
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     on_meta = [name for name, tensor in tensors.items() if tensor.is_meta]
     if on_meta and not assign:
@@ -339,7 +338,7 @@ def _load_through_module(
         )
     if not assign:
         check_memory(tensors, printable(filename))
-    loaded = load_file(filename, device, backend=backend)
+    loaded = _load_all(file)
     if not assign:
         _check_materialized(model, loaded, printable(filename))
     for name, tensor in tensors.items():
@@ -353,9 +352,7 @@ def _load_through_module(
         # Overriding methods need not know `assign`.
         options = {"assign": True} if assign else {}
         result = model.load_state_dict(dict(loaded), strict=False, **options)
-        missing, unexpected = _resolve_ties(
-            model, filename, tensors, loaded, result.missing_keys, result.unexpected_keys
-        )
+        missing, unexpected = _resolve_ties(model, file, tensors, loaded, result.missing_keys, result.unexpected_keys)
         if strict and (missing or unexpected):
             raise RuntimeError(_strict_message(model, missing, unexpected))
     except RuntimeError as error:
@@ -400,7 +397,7 @@ def _snapshot(model: torch.nn.Module) -> Callable[[], None]:
 
 def _resolve_ties(
     model: torch.nn.Module,
-    filename: PathLike,
+    file: safe_open,
     tensors: _State,
     loaded: _State,
     missing: list[str],
@@ -417,7 +414,8 @@ def _resolve_ties(
     }
     if not all(map(_is_plain_tensor, state.values())):
         return sorted(missing), sorted(unexpected)
-    really_missing, not_used = check_or_load(_ops._check_model, model, state, filename, False)
+    arguments = model, state, file._open_file(), file._filename, False
+    really_missing, not_used = check_or_load(_ops._check_model, *arguments)
     return (
         sorted({*really_missing, *(name for name in missing if name not in tensors)}),
         sorted({*unexpected, *(name for name in not_used if name in state)}),

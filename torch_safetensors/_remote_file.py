@@ -6,8 +6,9 @@ several threads where it can.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -34,21 +35,57 @@ class RemoteFile:
     """A file whose header is valid.
 
     Args:
-        reader: of its bytes, which must outlive this.
+        reader: of its bytes.
+        close: closes the reader.
+        open_again: gives another reader and what closes it, once that is closed.
 
     Raises:
         OSError: what cannot be read.
         SafetensorError: malformed.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        close: Callable[[], None],
+        open_again: Callable[[], tuple[Reader, Callable[[], None]]] | None = None,
+    ) -> None:
         self.reader = reader
+        self._close: Callable[[], None] | None = close
+        self._open_again = open_again
         try:
             self._header = self._read_header()
         except RuntimeError as error:
             raise translate(error, reader.source) from None
-        #: In the order of their data.
+        #: Those that count, in the order of their data.
         self.names = split_names(*self._header.keys())
+        self._count = len(self.names)
+
+    def close(self) -> None:
+        """Gives up what is open, until it is needed again."""
+        if self._close is not None:
+            close, self._close = self._close, None
+            close()
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
+        """Opens the file again for the time of the context, if it was closed.
+
+        Raises:
+            OSError: it cannot be opened any more, or has another size.
+        """
+        if self._close is not None or self._open_again is None:
+            yield
+            return
+        size = self.reader.size
+        self.reader, self._close = self._open_again()
+        try:
+            if self.reader.size != size:
+                text = f"had {size} bytes when it was opened but has {self.reader.size} now"
+                raise OSError(f"{self.reader.source}: {text}: it was replaced")
+            yield
+        finally:
+            self.close()
 
     def nbytes(self, names: Collection[str]) -> int:
         """Bytes of those of the tensors that this file has."""
@@ -83,7 +120,7 @@ class RemoteFile:
         try:
             # What says the same in fewer words converts faster.
             to = devices if len(set(devices)) > 1 else [*devices, torch.device("cpu")][:1]
-            chosen = None if len(to) == 1 and len(names) == len(self.names) else names
+            chosen = None if len(to) == 1 and len(names) == self._count else names
             load = _classes._PiecewiseLoad(self._header, chosen, to, verify, _PIECE, self.reader.max_gap)
             self._fill(load, total, load.threads(threads, self.reader.threads) if self.reader.threads > 1 else 1)
             self._check_size()

@@ -39,12 +39,23 @@ class safe_open:  # noqa: N801 (the reference's name)
         framework: ``"pt"`` (or ``"torch"``, ``"pytorch"``); the format knows others, this package does not.
         device: where the tensors shall be; everything ``torch.device`` takes.
         backend: see :func:`load_file`.
+        strict_index: see :func:`load_file`. It applies to the methods that load all tensors: :meth:`get_tensors` and
+            :meth:`prefetch` without names.
 
     Raises:
         OSError: what the operating system reports.
         SafetensorError: a malformed file; from the methods, also an unknown name and a handle that was closed.
 
     It works with and without ``with``; tensors and slices outlive it.
+
+    A handle stays with the checkpoint that it opened, also when another process replaces it. If a checkpoint has very
+    many files, some of them are opened again to be read; one that was replaced since then raises ``OSError``.
+
+    A tensor of a checkpoint in several files needs only its own file: that another one is missing or malformed is an
+    error of its tensors alone. The names are those of the index.
+
+    Each call returns memory of its own, with every backend: writing to a tensor or slice never shows in another one,
+    nor in what is read later.
 
     >>> with safe_open("model.safetensors", framework="pt") as file:
     ...     for name in file.keys():
@@ -61,9 +72,12 @@ class safe_open:  # noqa: N801 (the reference's name)
         device: DeviceLike = "cpu",
         *,
         backend: str = "auto",
+        strict_index: bool = True,
     ) -> safe_open:
         if cls._for_other_frameworks is not None and framework not in _FRAMEWORKS:
-            options = {} if backend == "auto" else {"backend": backend}
+            options: dict[str, Any] = {} if backend == "auto" else {"backend": backend}
+            if not strict_index:
+                options["strict_index"] = strict_index
             handle: safe_open = cls._for_other_frameworks(filename, framework, device, **options)
             return handle
         return super().__new__(cls)
@@ -78,11 +92,13 @@ class safe_open:  # noqa: N801 (the reference's name)
         device: DeviceLike = "cpu",
         *,
         backend: str = "auto",
+        strict_index: bool = True,
     ) -> None:
         if framework not in _FRAMEWORKS:
             raise ValueError(f"framework: {framework!r} is not one of 'pt', 'torch', 'pytorch'")
         self._filename = filename
         self._device = operator_device(device)
+        self._strict_index = strict_index
         try:
             self._file = torch.classes.safetensors.SafeOpen(operator_filename(filename), self._device, backend)
         except RuntimeError as error:
@@ -111,6 +127,10 @@ class safe_open:  # noqa: N801 (the reference's name)
         except RuntimeError as error:
             raise translate(error, self._filename) from None
 
+    def _require_whole(self) -> None:
+        """Raises where a file is missing or malformed, or the index and the files differ, as ``strict_index`` says."""
+        self._call("_require_whole", self._strict_index)
+
     def keys(self) -> list[str]:
         """The names, sorted."""
         return split_names(*self._call("_sorted_keys"))
@@ -130,6 +150,8 @@ class safe_open:  # noqa: N801 (the reference's name)
 
     def get_tensors(self, names: list[str] | None = None) -> dict[str, torch.Tensor]:
         """Several tensors, read together; all of them, in the order of the data, by default."""
+        if names is None:
+            self._require_whole()
         names = self.offset_keys() if names is None else [operator_name(name) for name in names]
         return dict(zip(names, self._call("get_tensors", names), strict=True))
 
@@ -167,6 +189,8 @@ class safe_open:  # noqa: N801 (the reference's name)
             TypeError, ValueError: an entry of the plan that is neither None nor such a slice; numbers that are not
                 positive; the meta device.
         """
+        if plan is None:
+            self._require_whole()
         names = self.offset_keys() if plan is None else [operator_name(name) for name in plan]
         slices = [None] * len(names) if plan is None else list(plan.values())
         rows = [
@@ -214,7 +238,8 @@ class safe_open:  # noqa: N801 (the reference's name)
 class SafeSlice:
     """A tensor of a file, read in parts: ``file.get_slice(name)[2:5, ..., 0]``.
 
-    Indexing follows torch's rules and reads only the bytes it needs. It holds the file open.
+    Indexing follows torch's rules and reads only the bytes it needs. It holds the file open. Each index returns memory
+    of its own; a large part of a mapped file that is contiguous there is mapped, and read when it is touched.
     """
 
     def __init__(self, file: Any, filename: PathLike, name: str, shape: list[int]) -> None:

@@ -13,7 +13,7 @@ from ._arguments import DeviceLike, PathLike, operator_device
 from ._errors import SafetensorError, printable
 from ._torch_private import constant_while_compiling
 
-__all__ = ["DeviceMap", "Names", "Rename", "Selection", "is_selective", "select"]
+__all__ = ["DeviceMap", "Names", "Rename", "Selection", "is_selective", "matching", "select"]
 
 #: A name or glob pattern (``fnmatch``: ``*``, ``?``, ``[...]``), or several.
 Names: TypeAlias = "str | Iterable[str]"
@@ -59,12 +59,13 @@ def select(
         TypeError: arguments of other types.
         ValueError: two tensors that ``rename`` gives one name; a tensor that no prefix of ``device`` fits.
     """
-    chosen = stored if names is None else _matching(source, stored, names)
+    chosen = stored if names is None else matching(source, stored, names)
     return Selection(chosen, _renamed(source, chosen, rename), _devices(source, chosen, device))
 
 
 @constant_while_compiling
-def _matching(source: PathLike, stored: list[str], names: Names) -> list[str]:
+def matching(source: PathLike, stored: list[str], names: Names) -> list[str]:
+    """The stored names that are wanted, in their order. Raises SafetensorError where a pattern matches none."""
     patterns = [names] if isinstance(names, str) else list(names)
     known = set(stored)
     wanted: set[str] = set()

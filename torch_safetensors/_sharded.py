@@ -73,9 +73,11 @@ def save_sharded(
     texts = {"format": "pt", **(operator_metadata(metadata) or {})}
     if isinstance(tensors_or_model, torch.nn.Module):
         content = _of_model(tensors_or_model, texts)
+        shards = split(content.tensors, limit)
     else:
         content = _of_dict(tensors_or_model, texts)
-    shards = split(content.tensors, limit)
+        shards = split(content.tensors, limit)
+        _check_headers(content, shards)
     folder = Path(os.fsdecode(directory))
     make_folder(folder, fsync)
 
@@ -142,8 +144,15 @@ def _of_model(model: torch.nn.Module, texts: dict[str, str]) -> _Content:
 
 def _of_dict(tensors: Mapping[str, torch.Tensor], texts: dict[str, str]) -> _Content:
     # Raises what save_file would of all of them, before anything is written.
-    torch.classes.safetensors._PythonSave(*operator_tensors(tensors), texts, False)
+    _ops._check_savable(*operator_tensors(tensors))
     return _Content(dict(tensors), texts, None)
+
+
+def _check_headers(content: _Content, shards: list[list[str]]) -> None:
+    """Raises what the header of each file cannot hold. Each has a limit of its own, which all together may exceed."""
+    for shard in shards:
+        part = {name: content.tensors[name] for name in shard}
+        torch.classes.safetensors._PythonSave(*operator_tensors(part), content.texts, False)
 
 
 def parse_size(size: int | str) -> int:

@@ -31,9 +31,9 @@ _ops = torch.ops.safetensors
 
 
 def load_file(
-    filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto", **others: Any
+    filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto", strict_index: bool = True, **others: Any
 ) -> dict[str, torch.Tensor]:
-    """See :func:`torch_safetensors.load_file`; with no other arguments."""
+    """See :func:`torch_safetensors.load_file`; with no other arguments, and of one file, which has no index."""
     _refuse("load_file", others)
     if _graphs.is_tracing():
         return _graphs.load_file(filename, device, backend=backend)

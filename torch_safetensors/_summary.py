@@ -6,7 +6,7 @@ import html
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ._errors import printable
+from ._errors import SafetensorError, printable
 from ._listing import Listing, Tensor, list_tensors
 from ._text import count_of, format_bytes, format_shape, printable_name, shortened
 
@@ -26,7 +26,10 @@ def summary(handle: safe_open) -> str:
     source = f"<safe_open {str(handle._filename)!r}"
     if handle._file is None:
         return f"{source}: closed>"
-    listing = list_tensors(handle)
+    try:
+        listing = list_tensors(handle)
+    except (OSError, SafetensorError) as error:
+        return f"{source}: {error}>"
     if not listing.tensors:
         return f"{source}: 0 tensors>"
     shown = listing.tensors[:_ROWS]
@@ -44,7 +47,10 @@ def html_summary(handle: safe_open) -> str:
     """The same as a table, for notebooks. What comes from the file is escaped."""
     if handle._file is None:
         return f"<pre>{html.escape(summary(handle))}</pre>"
-    listing = list_tensors(handle)
+    try:
+        listing = list_tensors(handle)
+    except (OSError, SafetensorError):
+        return f"<pre>{html.escape(summary(handle))}</pre>"
     title = f"<b>{html.escape(printable(handle._filename))}</b>: {_sizes(listing)}"
     rows = "".join(map(_row, listing.tensors[:_HTML_ROWS]))
     head = "<tr><th>name</th><th>dtype</th><th>shape</th><th>bytes</th></tr>"

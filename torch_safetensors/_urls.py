@@ -15,7 +15,7 @@ from ._torch_private import constant_while_compiling
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["is_index", "is_url", "open_url", "printable_url", "sibling"]
+__all__ = ["is_index", "is_url", "open_url", "printable_url", "sibling", "version_of"]
 
 #: The first request asks for so much: the header of most files, since each request costs a round trip.
 _FIRST = 1 << 18
@@ -79,6 +79,18 @@ def open_url(url: str, storage_options: Mapping[str, Any] | None = None) -> Read
         raise ImportError(f"{source}: fsspec needs another package for such a URL: {hint}") from error
     except Exception as error:
         raise _as_os_error(error, source) from error
+
+
+def version_of(url: str, storage_options: Mapping[str, Any] | None = None) -> str:
+    """What the file system says of a file: a date, an ETag; it tells files apart that are equally long."""
+    from fsspec.core import url_to_fs
+
+    try:
+        file_system, path = url_to_fs(url, **dict(storage_options or {}))
+        file_system.invalidate_cache()
+        return repr(sorted(file_system.info(path).items()))
+    except Exception:  # who cannot tell cannot be opened, or has no versions
+        return ""
 
 
 def _protocols(file_system: AbstractFileSystem) -> tuple[str, ...]:

@@ -19,7 +19,12 @@ __all__ = [
 ]
 
 def load_file(
-    filename: str, device: torch.device = ..., *, backend: str = "auto", verify: bool = False
+    filename: str,
+    device: torch.device = ...,
+    *,
+    backend: str = "auto",
+    verify: bool = False,
+    strict_index: bool = True,
 ) -> dict[str, Tensor]:
     """Loads all tensors of a file, in the order of their data.
 
@@ -29,6 +34,8 @@ def load_file(
         backend: ``"mmap"`` (lazily, private copy-on-write pages), ``"pread"`` (at once, into memory of their own) or
             ``"auto"``: mmap on local file systems.
         verify: compare the data with the checksums that the file was saved with.
+        strict_index: False loads what the index of a checkpoint in several files assigns to each, whatever else they
+            hold; by default a checkpoint whose index and files differ is refused.
 
     Raises:
         RuntimeError: what the operating system reports, as ``[Errno 2] ...``; a malformed file; a damaged tensor.
@@ -77,8 +84,8 @@ def save_file(
 def save(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, *, checksum: bool = False) -> Tensor:
     """The bytes of the file that :func:`save_file` would write, as a 1-D uint8 tensor."""
 
-def keys(filename: str) -> list[str]:
-    """The names of a file's tensors, in the order of their data."""
+def keys(filename: str, *, strict_index: bool = True) -> list[str]:
+    """The names of a file's tensors, in the order of their data. ``strict_index``: see :func:`load_file`."""
 
 def metadata(filename: str) -> dict[str, str]:
     """The metadata of a file, sorted by key; empty where it has none."""
@@ -115,8 +122,11 @@ def load_tensors(
     expect: list[str] | None = None,
     exact: bool = False,
     verify: bool = False,
+    strict_index: bool = True,
 ) -> list[Tensor]:
-    """Loads several tensors of a file, read together, in the order of ``names``.
+    """Loads several tensors of a file, read together, in the order of ``names``; no two of them share memory.
+
+    Of a checkpoint in several files, only those are opened that have the tensors.
 
     Args:
         filename: see :func:`load_file`.
@@ -126,6 +136,7 @@ def load_tensors(
         expect: see :func:`load_tensor`, one for each name.
         exact: the file must hold these tensors and no others.
         verify: see :func:`load_file`.
+        strict_index: see :func:`load_file`; what it says matters with ``exact``.
     """
 
 def load_into(filename: str, name: str, out: Tensor, *, offsets: list[int] | None = None) -> None:

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -7,8 +8,9 @@
 
 namespace torch_safetensors::format {
 
-/// The longest index that is read, in bytes: no longer than headers may be.
-inline constexpr uint64_t kMaxIndexSize = 100'000'000;
+/// The longest index that is read, in bytes: that of many files, each with as long a header as it may have.
+/// torch_safetensors/_checkpoint_files.py refuses to write a longer one.
+inline constexpr uint64_t kMaxIndexSize = 1'000'000'000;
 
 /// A file of a checkpoint that is split into several, and the tensors it has.
 struct Shard {

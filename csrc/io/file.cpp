@@ -84,7 +84,7 @@ File::File(std::string path) : path_(std::move(path)), descriptor_(open_for_read
     throw_os_error(errno, path_);
   }
   require_regular(status, path_);
-  size_ = static_cast<uint64_t>(status.st_size);
+  identity_ = identity_of(status);
 }
 
 bool File::is_remote() const { return is_on_remote_file_system(descriptor()); }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "io/descriptor.h"
+#include "io/file_identity.h"
 
 namespace torch_safetensors::io {
 
@@ -19,7 +20,11 @@ class File {
   File& operator=(File&&) = delete;
 
   const std::string& path() const { return path_; }
-  uint64_t size() const { return size_; }
+  uint64_t size() const { return identity_.size; }
+
+  /// As it was when it was opened.
+  const FileIdentity& identity() const { return identity_; }
+
   int descriptor() const { return descriptor_.get(); }
 
   /// True on network and FUSE file systems, where reading by page faults is slow or unsafe.
@@ -32,7 +37,7 @@ class File {
  private:
   std::string path_;
   Descriptor descriptor_;
-  uint64_t size_ = 0;
+  FileIdentity identity_ = {};
 };
 
 }  // namespace torch_safetensors::io

@@ -1,6 +1,7 @@
 #include "io/mapping.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -19,22 +20,23 @@ constexpr int kFlags = MAP_PRIVATE;
 
 }  // namespace
 
-Mapping::Mapping(const File& file) {
-  if (file.size() == 0) {
+Mapping::Mapping(const File& file, uint64_t offset, size_t size) {
+  if (size == 0) {
     return;  // mmap refuses a length of 0
   }
+  skipped_ = offset % static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   // Never MAP_POPULATE: on writable private pages it copies the whole file.
-  void* const data = ::mmap(nullptr, file.size(), PROT_READ | PROT_WRITE, kFlags, file.descriptor(), 0);
+  void* const data = ::mmap(nullptr, skipped_ + size, PROT_READ | PROT_WRITE, kFlags, file.descriptor(),
+                            static_cast<off_t>(offset - skipped_));
   if (data == MAP_FAILED) {
     throw_os_error(errno, file.path());
   }
-  data_ = static_cast<std::byte*>(data);
-  size_ = file.size();
+  bytes_ = {static_cast<std::byte*>(data) + skipped_, size};
 }
 
 Mapping::~Mapping() {
-  if (data_ != nullptr) {
-    ::munmap(data_, size_);
+  if (!bytes_.empty()) {
+    ::munmap(bytes_.data() - skipped_, skipped_ + bytes_.size());
   }
 }
 

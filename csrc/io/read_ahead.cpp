@@ -1,6 +1,5 @@
 #include "io/read_ahead.h"
 
-#include <fcntl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -11,7 +10,6 @@
 #include <thread>
 #include <vector>
 
-#include "io/descriptor.h"
 #include "io/retry.h"
 
 namespace torch_safetensors::io {
@@ -45,9 +43,6 @@ bool is_in_memory(int descriptor, uint64_t offset) {
 }
 
 bool is_worth_it(const File& file) {
-  if (file.size() < kMinSize) {
-    return false;
-  }
   for (uint64_t i = 0; i < kProbes; ++i) {
     if (!is_in_memory(file.descriptor(), file.size() / kProbes * i)) {
       return true;
@@ -56,36 +51,37 @@ bool is_worth_it(const File& file) {
   return false;
 }
 
-/// A file of the thread's own: the caller's may be closed any time.
-struct OwnFile {
-  Descriptor descriptor;
-  uint64_t size;
-};
-
 /// Reads to `nowhere`: what counts is that the pages are in memory then. An error is for others to meet.
-void read_all(const OwnFile& file, std::span<char> nowhere, const std::atomic<bool>& stop) {
-  for (uint64_t offset = 0; offset < file.size && !stop; offset += nowhere.size()) {
-    if (retry([&] {
-          return ::pread(file.descriptor.get(), nowhere.data(), nowhere.size(), static_cast<off_t>(offset));
-        }) <= 0) {
-      return;
+void read_all(const SteadyFile& steady, std::span<char> nowhere, const std::atomic<bool>& stop) {
+  try {
+    const std::shared_ptr<const File> file = steady.open();
+    for (uint64_t offset = 0; offset < file->size() && !stop; offset += nowhere.size()) {
+      if (retry([&] {
+            return ::pread(file->descriptor(), nowhere.data(), nowhere.size(), static_cast<off_t>(offset));
+          }) <= 0) {
+        return;
+      }
     }
+  } catch (const std::exception&) {
   }
 }
 
-std::vector<OwnFile> files_worth_it(std::span<const File* const> files) {
-  std::vector<OwnFile> own;
+/// The thread's own: the caller's may be gone any time.
+using Files = std::vector<std::shared_ptr<const SteadyFile>>;
+
+Files files_worth_it(std::span<const std::shared_ptr<const SteadyFile>> files) {
   uint64_t size = 0;
-  for (const File* file : files) {
+  for (const auto& file : files) {
     size += file->size();
-    if (is_worth_it(*file)) {
-      if (Descriptor descriptor(::fcntl(file->descriptor(), F_DUPFD_CLOEXEC, 0)); descriptor) {
-        own.push_back({std::move(descriptor), file->size()});
-      }
-    }
   }
   if (!fits_in_memory(size)) {
-    own.clear();
+    return {};
+  }
+  Files own;
+  for (const auto& file : files) {
+    if (file->size() >= kMinSize && is_worth_it(*file->open())) {
+      own.push_back(file);
+    }
   }
   return own;
 }
@@ -94,16 +90,16 @@ std::vector<OwnFile> files_worth_it(std::span<const File* const> files) {
 
 }  // namespace
 
-ReadAhead::ReadAhead([[maybe_unused]] std::span<const File* const> files) noexcept {
+ReadAhead::ReadAhead([[maybe_unused]] std::span<const std::shared_ptr<const SteadyFile>> files) noexcept {
 #if defined(RWF_NOWAIT)
   try {
-    std::vector<OwnFile> own = files_worth_it(files);
+    Files own = files_worth_it(files);
     if (!own.empty()) {
       stop_ = std::make_shared<std::atomic<bool>>(false);
       std::vector<char> nowhere(kStep);
       std::thread([own = std::move(own), nowhere = std::move(nowhere), stop = stop_]() mutable {
-        for (const OwnFile& file : own) {
-          read_all(file, nowhere, *stop);
+        for (const auto& file : own) {
+          read_all(*file, nowhere, *stop);
         }
       }).detach();
     }

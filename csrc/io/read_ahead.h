@@ -5,7 +5,7 @@
 #include <memory>
 #include <span>
 
-#include "io/file.h"
+#include "io/steady_file.h"
 
 namespace torch_safetensors::io {
 
@@ -16,8 +16,8 @@ namespace torch_safetensors::io {
 class ReadAhead {
  public:
   /// Does nothing where they are too large to stay in memory, and leaves out those that are there already, or
-  /// small. Never throws.
-  explicit ReadAhead(std::span<const File* const> files) noexcept;
+  /// small, or replaced by others. Never throws.
+  explicit ReadAhead(std::span<const std::shared_ptr<const SteadyFile>> files) noexcept;
   /// Has it end soon. Does not wait for that.
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;

@@ -12,6 +12,7 @@
 #include "tensors/identity.h"
 #include "tensors/shared_storage.h"
 #include "tensors/source.h"
+#include "tensors/with_checkpoint.h"
 #include "tensors/write_into.h"
 
 namespace torch_safetensors::modules {
@@ -176,9 +177,9 @@ Match match_names(const Model& model, const Checkpoint& file,
       absent.push_back(&named);
     }
   }
-  for (const format::TensorEntry* entry : file.entries()) {
-    if (!known.contains(entry->name)) {
-      match.names.unexpected.emplace_back(entry->name);
+  for (const std::string_view name : file.names()) {
+    if (!known.contains(name)) {
+      match.names.unexpected.emplace_back(name);
     }
   }
   find_missing(absent, may_be_missing, match);
@@ -215,19 +216,16 @@ void check_match(const Model& model, const Checkpoint& file, const Match& match,
 
 }  // namespace
 
-LoadModelResult check_model(const Model& model, const std::string& filename, bool strict,
+LoadModelResult check_model(const Model& model, const Checkpoint& file, bool strict,
                             const std::unordered_set<std::string>& may_be_missing) {
-  const Checkpoint file(filename, "auto");
   Match match = match_names(model, file, may_be_missing);
   check_match(model, file, match, strict);
   return std::move(match.names);
 }
 
-LoadModelResult load_model(const Model& model, const std::string& filename, bool strict,
-                           std::string_view backend, const std::unordered_set<std::string>& may_be_missing,
-                           bool verify) {
+LoadModelResult load_model(const Model& model, const Checkpoint& file, bool strict,
+                           const std::unordered_set<std::string>& may_be_missing, bool verify) {
   const at::NoGradGuard no_grad;
-  const Checkpoint file(filename, backend);
   Match match = match_names(model, file, may_be_missing);
   check_match(model, file, match, strict);
   for (const Target& target : match.targets) {
@@ -240,6 +238,12 @@ LoadModelResult load_model(const Model& model, const std::string& filename, bool
   }
   tensors::write_into(file, match.targets);
   return std::move(match.names);
+}
+
+LoadModelResult load_model(const Model& model, const std::string& filename, bool strict,
+                           std::string_view backend, bool verify, bool strict_index) {
+  return tensors::with_checkpoint(filename, backend, Checkpoint::Opening::all(strict_index),
+                                  [&](auto file) { return load_model(model, *file, strict, {}, verify); });
 }
 
 }  // namespace torch_safetensors::modules

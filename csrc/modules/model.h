@@ -4,6 +4,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "tensors/checkpoint.h"
 #include "tensors/named_tensor.h"
 #include "torch_safetensors/torch_safetensors.h"
 
@@ -20,13 +21,16 @@ struct Model {
 /// Fills `model` from a file, as documented for the public `load_model`. Names in `may_be_missing` are never
 /// missing.
 LoadModelResult load_model(const Model& model, const std::string& filename, bool strict,
-                           std::string_view backend,
-                           const std::unordered_set<std::string>& may_be_missing = {}, bool verify = false);
+                           std::string_view backend, bool verify, bool strict_index);
+
+/// The same from an open file, with the checks of `check_model`.
+LoadModelResult load_model(const Model& model, const tensors::Checkpoint& file, bool strict,
+                           const std::unordered_set<std::string>& may_be_missing, bool verify);
 
 /// The checks of `load_model` alone, for a model whose tensors will be replaced rather than written to:
 /// names, shapes, ties. Tensors may be on the meta device.
-LoadModelResult check_model(const Model& model, const std::string& filename, bool strict,
-                            const std::unordered_set<std::string>& may_be_missing = {});
+LoadModelResult check_model(const Model& model, const tensors::Checkpoint& file, bool strict,
+                            const std::unordered_set<std::string>& may_be_missing);
 
 /// Writes `model` to a file, as documented for the public `save_model`. Returns what to warn of, as SavePlan
 /// does.

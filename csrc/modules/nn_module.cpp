@@ -20,8 +20,8 @@ modules::Model to_model(const torch::nn::Module& module) {
 }  // namespace
 
 LoadModelResult load_model(torch::nn::Module& model, const std::string& filename, bool strict,
-                           std::string_view backend, bool verify) {
-  return modules::load_model(to_model(model), filename, strict, backend, {}, verify);
+                           std::string_view backend, bool verify, bool strict_index) {
+  return modules::load_model(to_model(model), filename, strict, backend, verify, strict_index);
 }
 
 void save_model(const torch::nn::Module& model, const std::string& filename,

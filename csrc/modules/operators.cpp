@@ -13,17 +13,15 @@ NameLists to_lists(LoadModelResult result) {
 
 }  // namespace
 
-NameLists load_model_dict(const std::string& filename, const std::string& class_name,
-                          const TensorDict& tensors, const std::vector<std::string>& may_be_missing,
-                          bool strict, std::string_view backend) {
-  return to_lists(load_model({class_name, tensors::to_named(tensors)}, filename, strict, backend,
-                             {may_be_missing.begin(), may_be_missing.end()}));
+NameLists load_model_dict(const Handle& file, const std::string& class_name, const TensorDict& tensors,
+                          const std::vector<std::string>& may_be_missing, bool strict) {
+  return to_lists(load_model({class_name, tensors::to_named(tensors)}, file->file(), strict,
+                             {may_be_missing.begin(), may_be_missing.end()}, /*verify=*/false));
 }
 
-NameLists check_model_dict(const std::string& filename, const std::string& class_name,
-                           const TensorDict& tensors, const std::vector<std::string>& may_be_missing,
-                           bool strict) {
-  return to_lists(check_model({class_name, tensors::to_named(tensors)}, filename, strict,
+NameLists check_model_dict(const Handle& file, const std::string& class_name, const TensorDict& tensors,
+                           const std::vector<std::string>& may_be_missing, bool strict) {
+  return to_lists(check_model({class_name, tensors::to_named(tensors)}, file->file(), strict,
                               {may_be_missing.begin(), may_be_missing.end()}));
 }
 

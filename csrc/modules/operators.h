@@ -6,6 +6,7 @@
 
 #include "modules/model.h"
 #include "tensors/python_save.h"
+#include "tensors/safe_open.h"
 
 namespace torch_safetensors::modules {
 
@@ -15,13 +16,14 @@ namespace torch_safetensors::modules {
 
 using NameLists = std::tuple<std::vector<std::string>, std::vector<std::string>>;
 
-NameLists load_model_dict(const std::string& filename, const std::string& class_name,
-                          const TensorDict& tensors, const std::vector<std::string>& may_be_missing,
-                          bool strict, std::string_view backend);
+/// Of a handle, since what a model was checked against is what has to be loaded.
+using Handle = c10::intrusive_ptr<tensors::SafeOpen>;
 
-NameLists check_model_dict(const std::string& filename, const std::string& class_name,
-                           const TensorDict& tensors, const std::vector<std::string>& may_be_missing,
-                           bool strict);
+NameLists load_model_dict(const Handle& file, const std::string& class_name, const TensorDict& tensors,
+                          const std::vector<std::string>& may_be_missing, bool strict);
+
+NameLists check_model_dict(const Handle& file, const std::string& class_name, const TensorDict& tensors,
+                           const std::vector<std::string>& may_be_missing, bool strict);
 
 /// Names that `save_model` does not write, each with the one that it writes in its place.
 Metadata dropped_names(const TensorDict& tensors);

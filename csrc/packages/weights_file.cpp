@@ -56,9 +56,9 @@ std::vector<WeightsFile::Weight> WeightsFile::match(const Record& record,
     }
   }
   if (strict) {
-    for (const TensorEntry* entry : file.entries()) {
-      if (!record.knows(entry->name)) {
-        differences.add("unexpected", entry->name);
+    for (const std::string_view name : file.names()) {
+      if (!record.knows(name)) {
+        differences.add("unexpected", name);
       }
     }
   }

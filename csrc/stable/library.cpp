@@ -16,20 +16,21 @@ namespace {
 
 using torch::stable::detail::from;
 
-/// As csrc/library.cpp has them.
+/// As csrc/library.cpp has them. This library reads no index: `strict_index` has nothing to say.
 constexpr std::array kSchemas{
     "load_tensor(str filename, str name, Device device='cpu', *, str backend='auto', str? expect=None, "
     "bool verify=False) -> Tensor",
     "load_tensors(str filename, str[] names, Device device='cpu', *, str backend='auto', str[]? expect=None, "
-    "bool exact=False, bool verify=False) -> Tensor[]",
+    "bool exact=False, bool verify=False, bool strict_index=True) -> Tensor[]",
     "save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, bool fsync=False, "
     "bool checksum=False, int? alignment=None) -> ()",
     "load_into(str filename, str name, Tensor(a!) out, *, int[]? offsets=None) -> ()",
     "prefetch(str filename, str[] names) -> ()",
-    "keys(str filename) -> str[]",
+    "keys(str filename, *, bool strict_index=True) -> str[]",
     // For the Python package alone.
     "_version() -> str",
-    "_signatures(str filename) -> (str[], str[])",
+    "_signatures(str filename, *, bool strict_index=True) -> (str[], str[])",
+    "_signatures_of(str filename, str[] names) -> str[]",
     "_load_all(str filename, Device device, str backend) -> (str[], Tensor[])",
     "_load_bytes(Tensor data, Device device) -> (str[], Tensor[])",
     "_save_bytes(str[] names, Tensor[] tensors, str[]? metadata) -> Tensor",
@@ -67,6 +68,7 @@ void boxed_load_tensors(StableIValue* stack, uint64_t, uint64_t) {
   const std::optional<Texts> expect = take.optional_texts();
   const bool exact = take.flag();
   refuse_checksums(take.flag());
+  take.flag();
   stack[0] = from(load_tensors(filename, names, device, backend, expect, exact));
 }
 
@@ -102,6 +104,12 @@ void boxed_signatures(StableIValue* stack, uint64_t, uint64_t) {
   const auto [names, forms] = signatures(Arguments(stack).text());
   stack[0] = from(names);
   stack[1] = from(forms);
+}
+
+void boxed_signatures_of(StableIValue* stack, uint64_t, uint64_t) {
+  Arguments take(stack);
+  const std::string filename = take.text();
+  stack[0] = from(signatures_of(filename, take.texts()));
 }
 
 void boxed_keys(StableIValue* stack, uint64_t, uint64_t) { stack[0] = from(keys(Arguments(stack).text())); }
@@ -170,6 +178,7 @@ STABLE_TORCH_LIBRARY_IMPL(safetensors, CompositeExplicitAutograd, m) {
   m.impl("keys", &boxed_keys);
   m.impl("_version", &boxed_version);
   m.impl("_signatures", &boxed_signatures);
+  m.impl("_signatures_of", &boxed_signatures_of);
   m.impl("_load_all", &boxed_load_all);
   m.impl("_load_bytes", &boxed_load_bytes);
   m.impl("_save_bytes", &boxed_save_bytes);

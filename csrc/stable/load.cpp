@@ -78,6 +78,16 @@ std::pair<Texts, Texts> signatures(const std::string& filename) {
   return {names_of(file.header()), std::move(forms)};
 }
 
+Texts signatures_of(const std::string& filename, const Texts& names) {
+  const OpenFile file(filename, "auto");
+  Texts forms;
+  for (const std::string& name : names) {
+    const format::TensorEntry& entry = file.entry(name);
+    forms.push_back(format::signature(entry.dtype, entry.shape));
+  }
+  return forms;
+}
+
 Texts keys(const std::string& filename) { return names_of(OpenFile(filename, "auto").header()); }
 
 void prefetch(const std::string& filename, const Texts& names) {

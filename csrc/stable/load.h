@@ -19,6 +19,9 @@ using Texts = std::vector<std::string>;
 /// Names of a file's tensors, in the order of their data, and what its header says of each, as `F32[4,16]`.
 std::pair<Texts, Texts> signatures(const std::string& filename);
 
+/// What the header says of tensors of these names.
+Texts signatures_of(const std::string& filename, const Texts& names);
+
 /// Names of a file's tensors, in the order of their data.
 Texts keys(const std::string& filename);
 

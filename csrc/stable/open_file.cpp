@@ -20,6 +20,9 @@ namespace {
 /// Enough for the header of most files, so that one system call brings it whole.
 constexpr uint64_t kFirstRead = 16 * 1024;
 
+/// Sooner copied than mapped once more.
+constexpr size_t kSmallPart = 512 * 1024;
+
 std::string decode(const std::string& filename) {
   std::optional<std::string> path = shared::decode_filename(filename);
   if (!path) {
@@ -105,15 +108,24 @@ void OpenFile::will_need(std::span<const format::TensorEntry* const> entries) co
 }
 
 std::vector<Tensor> OpenFile::read_mapped(std::span<const format::TensorEntry* const> entries) const {
-  const auto mapping = std::make_shared<io::Mapping>(file_);
+  auto mapping = std::make_shared<io::Mapping>(file_);
+  std::vector<bool> is_handed_out(header_.tensors().size(), false);
   std::vector<Tensor> tensors;
   tensors.reserve(entries.size());
   for (const format::TensorEntry* entry : entries) {
     const TensorType type = tensor_type(source_, *entry);
+    const size_t index = entry - header_.tensors().data();
+    // Asked for twice: tensors do not share pages, which graphs take for granted.
+    const bool is_copied = is_handed_out[index] && type.nbytes <= kSmallPart;
+    if (is_handed_out[index] && !is_copied) {
+      mapping = std::make_shared<io::Mapping>(file_);
+      is_handed_out.assign(is_handed_out.size(), false);
+    }
+    is_handed_out[index] = true;
     std::byte* data = mapping->bytes().data() + data_begin_ + entry->begin;
     if (type.nbytes == 0) {
       tensors.push_back(empty_tensor(type, torch::headeronly::DeviceType::CPU));
-    } else if (is_aligned(data, type)) {
+    } else if (is_aligned(data, type) && !is_copied) {
       tensors.push_back(tensor_over(data, type, mapping));
     } else {
       std::byte* copy = nullptr;

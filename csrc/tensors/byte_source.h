@@ -2,8 +2,8 @@
 
 #include <cstring>
 
-#include "io/file.h"
 #include "io/parallel_read.h"
+#include "io/steady_file.h"
 
 namespace torch_safetensors::tensors {
 
@@ -19,11 +19,11 @@ class ByteSource {
 /// An open file, which must outlive this.
 class FileBytes : public ByteSource {
  public:
-  explicit FileBytes(const io::File& file) : file_(file) {}
-  void read(std::span<const io::ReadRange> ranges) const override { io::read_in_turn(file_, ranges); }
+  explicit FileBytes(const io::SteadyFile& file) : file_(file) {}
+  void read(std::span<const io::ReadRange> ranges) const override { io::read_in_turn(*file_.open(), ranges); }
 
  private:
-  const io::File& file_;
+  const io::SteadyFile& file_;
 };
 
 /// Memory, which must outlive this.

@@ -13,6 +13,8 @@
 namespace torch_safetensors::tensors {
 namespace {
 
+constexpr int kMaxLists = 100;
+
 constexpr std::string_view kFile = ".safetensors";
 constexpr std::string_view kIndex = ".safetensors.index.";  // json, or fp16.json and the like
 
@@ -49,9 +51,8 @@ format::ShardIndex parse_index_of(const std::string& source, std::string_view js
   }
 }
 
-format::ShardIndex read_index(const std::string& path) {
-  const io::File file(path);
-  const std::string source = format::printable(path);
+format::ShardIndex read_index(const io::File& file) {
+  const std::string source = format::printable(file.path());
   if (file.size() > format::kMaxIndexSize) {
     throw_malformed(source, "the index has " + std::to_string(file.size()) + " bytes but at most " +
                                 std::to_string(format::kMaxIndexSize) + " are read");
@@ -87,8 +88,18 @@ std::string choose_checkpoint(const std::vector<std::string>& names) {
 }
 
 std::string checkpoint_in(const std::string& directory) {
-  const std::vector<std::string> names = io::list_directory(directory);
-  const std::string chosen = choose_checkpoint(names);
+  std::vector<std::string> names = io::list_directory(directory);
+  std::string chosen = choose_checkpoint(names);
+  // A list that is made while a save puts one file in the place of several, or the other way round, may have
+  // neither: only one that comes twice tells that there is nothing.
+  for (int attempt = 0; chosen.empty() && attempt < kMaxLists; ++attempt) {
+    std::vector<std::string> again = io::list_directory(directory);
+    if (again == names) {
+      break;
+    }
+    names = std::move(again);
+    chosen = choose_checkpoint(names);
+  }
   if (chosen.empty()) {
     std::string listed;
     for (const std::string& name : names) {

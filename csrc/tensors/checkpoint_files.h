@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "format/shard_index.h"
+#include "io/file.h"
 
 namespace torch_safetensors::tensors {
 
@@ -15,8 +16,8 @@ bool is_index_name(std::string_view path);
 /// Parses an index for `source`, so that its name stands in front of every error.
 format::ShardIndex parse_index_of(const std::string& source, std::string_view json);
 
-/// The same of a file. Throws OsError, too.
-format::ShardIndex read_index(const std::string& path);
+/// The same of an open file. Throws OsError, too.
+format::ShardIndex read_index(const io::File& file);
 
 /// `name` beside the file `path`.
 std::string sibling_of(const std::string& path, std::string_view name);

@@ -4,6 +4,7 @@
 
 #include "format/text.h"
 #include "tensors/source.h"
+#include "tensors/with_checkpoint.h"
 #include "torch_safetensors/torch_safetensors.h"
 
 namespace torch_safetensors {
@@ -35,10 +36,11 @@ void check_exact(const Checkpoint& file, std::vector<std::string> names) {
 
 }  // namespace
 
-std::tuple<std::vector<std::string>, std::vector<std::string>> signatures(const std::string& filename) {
+std::tuple<std::vector<std::string>, std::vector<std::string>> signatures(const std::string& filename,
+                                                                          bool strict_index) {
   std::vector<std::string> names;
   std::vector<std::string> expect;
-  const Checkpoint file(filename, "auto");
+  const Checkpoint file(filename, "auto", Checkpoint::Opening::all(strict_index));
   for (const format::TensorEntry* entry : file.entries()) {
     names.emplace_back(entry->name);
     expect.push_back(signature(*entry));
@@ -46,25 +48,43 @@ std::tuple<std::vector<std::string>, std::vector<std::string>> signatures(const 
   return {std::move(names), std::move(expect)};
 }
 
+std::vector<std::string> names_of_present(const std::string& filename) {
+  const Checkpoint file(filename, "auto", Checkpoint::Opening::present());
+  const std::vector<std::string_view> names = file.names();
+  return {names.begin(), names.end()};
+}
+
+std::vector<std::string> signatures_of(const std::string& filename, const std::vector<std::string>& names) {
+  const Checkpoint file(filename, "auto", Checkpoint::Opening::of(names));
+  std::vector<std::string> expect;
+  for (const std::string& name : names) {
+    expect.push_back(signature(file.entry(name)));
+  }
+  return expect;
+}
+
 std::vector<at::Tensor> load_expected(const std::string& filename, const std::vector<std::string>& names,
                                       at::Device device, std::string_view backend,
                                       const std::optional<std::vector<std::string>>& expect, bool exact,
-                                      bool verify) {
+                                      bool verify, bool strict_index) {
   TORCH_CHECK_VALUE(!expect || expect->size() == names.size(), "expect has ", expect ? expect->size() : 0,
                     " entries for ", names.size(), " names");
-  const Checkpoint file(filename, backend);
-  std::vector<const format::TensorEntry*> entries;
-  entries.reserve(names.size());
-  for (size_t i = 0; i < names.size(); ++i) {
-    entries.push_back(&file.entry(names[i]));
-    if (expect) {
-      check_signature(file, *entries.back(), (*expect)[i]);
-    }
-  }
-  if (exact) {
-    check_exact(file, names);
-  }
-  return file.read(entries, device, {}, verify);
+  using Opening = Checkpoint::Opening;
+  return with_checkpoint(filename, backend, exact ? Opening::all(strict_index) : Opening::of(names),
+                         [&](auto file) {
+                           std::vector<const format::TensorEntry*> entries;
+                           entries.reserve(names.size());
+                           for (size_t i = 0; i < names.size(); ++i) {
+                             entries.push_back(&file->entry(names[i]));
+                             if (expect) {
+                               check_signature(*file, *entries.back(), (*expect)[i]);
+                             }
+                           }
+                           if (exact) {
+                             check_exact(*file, names);
+                           }
+                           return file->read(entries, device, {}, verify);
+                         });
 }
 
 at::Tensor load_expected_tensor(const std::string& filename, const std::string& name, at::Device device,
@@ -74,14 +94,17 @@ at::Tensor load_expected_tensor(const std::string& filename, const std::string& 
   if (expect) {
     expectations = {*expect};
   }
-  return load_expected(filename, {name}, device, backend, expectations, /*exact=*/false, verify).front();
+  return load_expected(filename, {name}, device, backend, expectations, /*exact=*/false, verify,
+                       /*strict_index=*/true)
+      .front();
 }
 
 }  // namespace tensors
 
 std::vector<at::Tensor> load_tensors(const std::string& filename, const std::vector<std::string>& names,
                                      at::Device device, std::string_view backend, bool verify) {
-  return tensors::load_expected(filename, names, device, backend, std::nullopt, /*exact=*/false, verify);
+  return tensors::load_expected(filename, names, device, backend, std::nullopt, /*exact=*/false, verify,
+                                /*strict_index=*/true);
 }
 
 }  // namespace torch_safetensors

@@ -8,8 +8,9 @@ namespace {
 
 class ListingBuilder {
  public:
-  void add(const OpenFile& file) {
-    for (const format::TensorEntry& entry : file.header().tensors()) {
+  void add(const OpenFile& file, std::span<const format::TensorEntry* const> entries) {
+    for (const format::TensorEntry* of_file : entries) {
+      const format::TensorEntry& entry = *of_file;
       names_.push_back(entry.name);
       dtypes_.emplace_back(format::dtype_name(entry.dtype));
       dims_.push_back(static_cast<int64_t>(entry.shape.size()));
@@ -45,8 +46,17 @@ class ListingBuilder {
 
 Listing list_tensors(const c10::intrusive_ptr<SafeOpen>& handle) {
   ListingBuilder builder;
-  for (const std::unique_ptr<OpenFile>& file : handle->file().files()) {
-    builder.add(*file);
+  const Checkpoint& checkpoint = handle->file();
+  checkpoint.require_whole(/*strict_index=*/false);
+  const std::vector<const format::TensorEntry*> entries = checkpoint.entries();
+  std::span<const format::TensorEntry* const> left(entries);
+  for (const std::unique_ptr<OpenFile>& file : checkpoint.files()) {
+    size_t count = 0;
+    while (count < left.size() && &checkpoint.file_of(*left[count]) == file.get()) {
+      ++count;
+    }
+    builder.add(*file, left.first(count));
+    left = left.subspan(count);
   }
   return std::move(builder).build();
 }

@@ -9,6 +9,7 @@
 #include "tensors/checksums.h"
 #include "tensors/device_load.h"
 #include "tensors/source.h"
+#include "tensors/with_checkpoint.h"
 
 namespace torch_safetensors {
 namespace tensors {
@@ -76,11 +77,13 @@ std::vector<std::string_view> names_of(std::span<const format::TensorEntry* cons
 }
 
 Loaded load_all(const std::string& filename, at::Device device, std::string_view backend,
-                const TransferOptions& options, bool verify) {
-  auto file = std::make_unique<Checkpoint>(filename, backend);
-  std::vector<at::Tensor> tensors = file->read_all(device, options, verify);
-  std::vector<std::string_view> names = names_of(file->entries());
-  return {std::move(file), std::move(names), std::move(tensors)};
+                const TransferOptions& options, bool verify, bool strict_index) {
+  const auto load = [&](std::unique_ptr<Checkpoint> file) -> Loaded {
+    std::vector<at::Tensor> tensors = file->read_all(device, options, verify);
+    std::vector<std::string_view> names = names_of(file->entries());
+    return {std::move(file), std::move(names), std::move(tensors)};
+  };
+  return with_checkpoint(filename, backend, Checkpoint::Opening::all(strict_index), load);
 }
 
 Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verify) {
@@ -136,7 +139,9 @@ Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verif
   return loaded(std::move(header), to_device(std::move(tensors), device));
 }
 
-void verify_file(const std::string& filename) { Checkpoint(filename, "auto").verify(); }
+void verify_file(const std::string& filename) {
+  with_checkpoint(filename, "auto", Checkpoint::Opening::all(), [](auto file) { file->verify(); });
+}
 
 void prefetch(const Checkpoint& file, const std::vector<std::string>& names) {
   std::vector<const format::TensorEntry*> entries;
@@ -148,8 +153,9 @@ void prefetch(const Checkpoint& file, const std::vector<std::string>& names) {
 
 }  // namespace tensors
 
-TensorDict load_file(const std::string& filename, at::Device device, std::string_view backend, bool verify) {
-  return tensors::to_dict(tensors::load_all(filename, device, backend, {}, verify));
+TensorDict load_file(const std::string& filename, at::Device device, std::string_view backend, bool verify,
+                     bool strict_index) {
+  return tensors::to_dict(tensors::load_all(filename, device, backend, {}, verify, strict_index));
 }
 
 TensorDict load(const at::Tensor& data, at::Device device, bool copy, bool verify) {
@@ -158,21 +164,22 @@ TensorDict load(const at::Tensor& data, at::Device device, bool copy, bool verif
 
 at::Tensor load_tensor(const std::string& filename, std::string_view name, at::Device device,
                        std::string_view backend, bool verify) {
-  const tensors::Checkpoint file(filename, backend);
-  const format::TensorEntry* const entries[] = {&file.entry(name)};
-  return std::move(file.read(entries, device, {}, verify).front());
+  return std::move(load_tensors(filename, {std::string(name)}, device, backend, verify).front());
 }
 
 void prefetch(const std::string& filename, const std::vector<std::string>& names) {
-  tensors::prefetch(tensors::Checkpoint(filename, "auto"), names);
+  tensors::with_checkpoint(filename, "auto", tensors::Checkpoint::Opening::of(names),
+                           [&](auto file) { tensors::prefetch(*file, names); });
 }
 
-std::vector<std::string> keys(const std::string& filename) {
-  const tensors::Checkpoint file(filename, "auto");
-  const std::vector<std::string_view> names = tensors::names_of(file.entries());
+std::vector<std::string> keys(const std::string& filename, bool strict_index) {
+  const tensors::Checkpoint file(filename, "auto", tensors::Checkpoint::Opening::all(strict_index));
+  const std::vector<std::string_view> names = file.names();
   return {names.begin(), names.end()};
 }
 
-Metadata metadata(const std::string& filename) { return tensors::Checkpoint(filename, "auto").metadata(); }
+Metadata metadata(const std::string& filename) {
+  return tensors::Checkpoint(filename, "auto", tensors::Checkpoint::Opening::present()).metadata();
+}
 
 }  // namespace torch_safetensors

@@ -23,7 +23,7 @@ struct Loaded {
 
 /// What the public `load_file` loads.
 Loaded load_all(const std::string& filename, at::Device device, std::string_view backend,
-                const TransferOptions& options = {}, bool verify = false);
+                const TransferOptions& options = {}, bool verify = false, bool strict_index = true);
 
 /// What the public `load` loads.
 Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verify = false);

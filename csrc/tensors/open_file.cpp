@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "format/text.h"
@@ -14,6 +15,7 @@
 #include "tensors/filename.h"
 #include "tensors/source.h"
 #include "tensors/strided_runs.h"
+#include "torch_safetensors/errors.h"
 
 namespace torch_safetensors::tensors {
 namespace {
@@ -21,8 +23,7 @@ namespace {
 /// Enough for the header of most files, so that one system call brings it whole.
 constexpr uint64_t kFirstRead = 16 * 1024;
 
-/// A part of a tensor up to this size is read sooner than its file is mapped and its pages are found, and no
-/// more of the file is.
+/// A part of a tensor up to this size is read sooner than it is mapped and its pages are found.
 constexpr size_t kSmallPart = 512 * 1024;
 
 Backend choose_backend(std::string_view backend, const io::File& file) {
@@ -39,37 +40,97 @@ Backend choose_backend(std::string_view backend, const io::File& file) {
   return file.is_remote() ? Backend::kPread : Backend::kMmap;
 }
 
+/// Nothing where the process has all the mappings it may have.
+c10::intrusive_ptr<SharedMapping> map_part(const io::File& file, uint64_t offset, size_t size) {
+  try {
+    return c10::make_intrusive<SharedMapping>(file, offset, size);
+  } catch (const OsError& error) {
+    if (error.error_number() != ENOMEM) {
+      throw;
+    }
+    return {};
+  }
+}
+
 }  // namespace
 
 OpenFile::OpenFile(const std::string& filename, std::string_view backend)
-    : file_(decode_filename(filename)),
-      source_(format::printable(file_.path())),
-      backend_(choose_backend(backend, file_)),
-      header_(read_header()) {}
+    : OpenFile(io::File(decode_filename(filename)), backend, nullptr) {}
 
-format::Header OpenFile::read_header() {
-  std::vector<char> bytes(std::min(file_.size(), kFirstRead));
-  file_.read_at(0, std::as_writable_bytes(std::span(bytes)));
-  const uint64_t header_size = parse_header_size_of(source_, {bytes.data(), bytes.size()}, file_.size());
+OpenFile::OpenFile(std::string path, std::string_view backend, std::shared_ptr<const io::File> index)
+    : OpenFile(io::File(std::move(path)), backend, std::move(index)) {}
+
+OpenFile::OpenFile(io::File file, std::string_view backend, std::shared_ptr<const io::File> index)
+    : source_(format::printable(file.path())),
+      backend_(choose_backend(backend, file)),
+      header_(read_header(file)),
+      file_(index ? std::make_shared<io::SteadyFile>(std::move(file), std::move(index))
+                  : std::make_shared<io::SteadyFile>(std::move(file))) {
+  if (backend_ == Backend::kMmap && !file_->is_kept()) {
+    map_again();  // while the file is certain to be there: a mapping stays with it
+  }
+}
+
+format::Header OpenFile::read_header(const io::File& file) {
+  std::vector<char> bytes(std::min(file.size(), kFirstRead));
+  file.read_at(0, std::as_writable_bytes(std::span(bytes)));
+  const uint64_t header_size = parse_header_size_of(source_, {bytes.data(), bytes.size()}, file.size());
   data_begin_ = format::kPrefixSize + header_size;
   if (const size_t had = bytes.size(); had < data_begin_) {
     bytes.resize(data_begin_);
-    file_.read_at(had, std::as_writable_bytes(std::span(bytes).subspan(had)));
+    file.read_at(had, std::as_writable_bytes(std::span(bytes).subspan(had)));
   }
   return parse_header_of(source_, {bytes.data() + format::kPrefixSize, header_size},
-                         file_.size() - data_begin_);
+                         file.size() - data_begin_);
 }
 
 const format::TensorEntry& OpenFile::entry(std::string_view name) const {
   return find_entry(source_, header_, name);
 }
 
-c10::intrusive_ptr<SharedMapping> OpenFile::mapping() const {
+void OpenFile::map_again() const {
+  mapping_ = c10::make_intrusive<SharedMapping>(*file_->open());
+  is_handed_out_.assign(header_.tensors().size(), false);
+}
+
+void OpenFile::keep(std::shared_ptr<io::ReadAhead> ahead) const {
   const std::lock_guard lock(mapping_mutex_);
   if (!mapping_) {
-    mapping_ = c10::make_intrusive<SharedMapping>(file_);
+    map_again();
   }
-  return mapping_;
+  mapping_->keep(std::move(ahead));
+}
+
+/// Mappings in which nobody has the pages of the entries. One serves all that are asked for once: as many
+/// mappings as tensors would exceed what a process may have. None for a small entry that was handed out
+/// before, which is sooner copied.
+std::vector<c10::intrusive_ptr<SharedMapping>> OpenFile::claim(
+    std::span<const format::TensorEntry* const> entries) const {
+  std::vector<c10::intrusive_ptr<SharedMapping>> mappings;
+  mappings.reserve(entries.size());
+  const std::lock_guard lock(mapping_mutex_);
+  for (const format::TensorEntry* entry : entries) {
+    const size_t index = entry - header_.tensors().data();
+    const bool is_taken = mapping_ && is_handed_out_[index];
+    if (is_taken && entry->nbytes() <= kSmallPart) {
+      mappings.emplace_back();
+      continue;
+    }
+    if (!mapping_ || is_taken) {
+      map_again();
+    }
+    is_handed_out_[index] = true;
+    mappings.push_back(mapping_);
+  }
+  return mappings;
+}
+
+std::shared_ptr<const io::Mapping> OpenFile::pages_to_read() const {
+  const std::lock_guard lock(mapping_mutex_);
+  if (!pages_to_read_) {
+    pages_to_read_ = std::make_shared<const io::Mapping>(*file_->open());
+  }
+  return pages_to_read_;
 }
 
 at::Tensor OpenFile::read(const format::TensorEntry& entry, c10::Device device) const {
@@ -134,18 +195,28 @@ std::vector<at::Tensor> OpenFile::read_to(std::span<const format::TensorEntry* c
 }
 
 void OpenFile::will_need(std::span<const format::TensorEntry* const> entries) const {
+  const std::shared_ptr<const io::File> file = file_->open();
   for (const format::TensorEntry* entry : entries) {
-    io::will_need(file_, position(*entry), entry->nbytes());
+    io::will_need(*file, position(*entry), entry->nbytes());
   }
 }
 
 std::vector<at::Tensor> OpenFile::read_mapped(std::span<const format::TensorEntry* const> entries) const {
-  const c10::intrusive_ptr<SharedMapping> pages = mapping();
+  std::vector<TensorType> types;
+  types.reserve(entries.size());
+  for (const format::TensorEntry* entry : entries) {
+    types.push_back(tensor_type(source_, *entry));
+  }
+  std::vector<c10::intrusive_ptr<SharedMapping>> mappings = claim(entries);
   std::vector<at::Tensor> tensors;
   tensors.reserve(entries.size());
-  for (const format::TensorEntry* entry : entries) {
-    const TensorType type = tensor_type(source_, *entry);
-    tensors.push_back(tensor_over_or_copy(pages->bytes().data() + position(*entry), type, pages));
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (!mappings[i]) {
+      tensors.push_back(read_part(types[i], position(*entries[i])));
+      continue;
+    }
+    std::byte* const data = mappings[i]->bytes().data() + position(*entries[i]);
+    tensors.push_back(tensor_over_or_copy(data, types[i], std::move(mappings[i])));
   }
   return tensors;
 }
@@ -171,7 +242,7 @@ void OpenFile::read_into(std::span<const format::TensorEntry* const> entries,
   for (size_t i = 0; i < entries.size(); ++i) {
     ranges.push_back({position(*entries[i]), destinations[i]});
   }
-  io::read_ranges(file_, ranges, fresh);
+  io::read_ranges(*file_->open(), ranges, fresh);
 }
 
 at::Tensor OpenFile::read_view(const format::TensorEntry& entry, const StridedView& view,
@@ -191,20 +262,31 @@ at::Tensor OpenFile::read_view(const format::TensorEntry& entry, const StridedVi
       return std::move(tensors->front());
     }
   }
-  at::Tensor result;
-  const bool read_it = backend_ == Backend::kPread || (runs.count <= 1 && type.nbytes <= kSmallPart);
-  if (!read_it && runs.count <= 1) {
-    const c10::intrusive_ptr<SharedMapping> pages = mapping();
-    result = tensor_over_or_copy(pages->bytes().data() + begin + view.offset * item_size, type, pages);
+  if (runs.count <= 1) {
+    return read_part(type, begin + view.offset * item_size).to(device);
+  }
+  at::Tensor result = empty_tensor(type, c10::kCPU);
+  if (backend_ == Backend::kMmap) {
+    copy_runs(pages_to_read()->bytes().subspan(begin, entry.nbytes()), runs, writable_bytes(result));
   } else {
-    result = empty_tensor(type, c10::kCPU);
-    if (!read_it) {
-      copy_runs(mapping()->bytes().subspan(begin, entry.nbytes()), runs, writable_bytes(result));
-    } else {
-      read_runs(file_, begin, runs, writable_bytes(result));
-    }
+    read_runs(*file_->open(), begin, runs, writable_bytes(result));
   }
   return result.to(device);
+}
+
+/// Contiguous bytes, as pages of their own where they are many and the file is mapped.
+at::Tensor OpenFile::read_part(const TensorType& type, uint64_t begin) const {
+  const std::shared_ptr<const io::File> file = file_->open();
+  if (backend_ == Backend::kMmap && type.nbytes > kSmallPart) {
+    if (auto pages = map_part(*file, begin, type.nbytes)) {
+      std::byte* const data = pages->bytes().data();
+      return tensor_over_or_copy(data, type, std::move(pages));
+    }
+  }
+  at::Tensor result = empty_tensor(type, c10::kCPU);
+  const io::ReadRange range{begin, writable_bytes(result)};
+  io::read_ranges(*file, {&range, 1});
+  return result;
 }
 
 }  // namespace torch_safetensors::tensors

@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "format/header.h"
-#include "io/file.h"
 #include "io/huge_pages.h"
 #include "io/mapping.h"
 #include "io/read_ahead.h"
+#include "io/steady_file.h"
 #include "tensors/byte_source.h"
 #include "tensors/storage.h"
 #include "tensors/strided_runs.h"
@@ -29,10 +29,11 @@ enum class Backend {
   kPread,  ///< At once, into memory of our own.
 };
 
-/// A mapping that tensors keep alive.
+/// A mapping of a file or a part of it that tensors keep alive.
 class SharedMapping : public c10::intrusive_ptr_target {
  public:
   explicit SharedMapping(const io::File& file) : mapping_(file) {}
+  SharedMapping(const io::File& file, uint64_t offset, size_t size) : mapping_(file, offset, size) {}
   std::span<std::byte> bytes() const { return mapping_.bytes(); }
 
   /// Keeps what reads its file in the background alive, too.
@@ -44,11 +45,18 @@ class SharedMapping : public c10::intrusive_ptr_target {
 };
 
 /// A safetensors file that is open and whose header is valid. Safe to use from several threads.
+///
+/// No two tensors that it gives share memory, whatever they are parts of: writing to one shows neither in
+/// another nor in what is read later.
 class OpenFile {
  public:
   /// `filename` as operators pass it; `backend` is "auto", "mmap" or "pread". Throws ValueError
   /// (c10) for another one, OsError, and SafetensorError.
   OpenFile(const std::string& filename, std::string_view backend);
+
+  /// A file of those that `index` lists; `path` as it is. Keeps a descriptor only while few of them are kept
+  /// (io/steady_file.h); what it reads is of the version that was opened, or it throws OsError: ESTALE.
+  OpenFile(std::string path, std::string_view backend, std::shared_ptr<const io::File> index);
 
   const format::Header& header() const { return header_; }
 
@@ -61,13 +69,13 @@ class OpenFile {
   /// The entry of that name. Throws SafetensorError.
   const format::TensorEntry& entry(std::string_view name) const;
 
-  const io::File& file() const { return file_; }
+  const std::shared_ptr<const io::SteadyFile>& file() const { return file_; }
 
-  /// Has its mapping keep this, too.
-  void keep(std::shared_ptr<io::ReadAhead> ahead) const { mapping()->keep(std::move(ahead)); }
+  /// Has the mapping that the next tensors are pages of keep this, too.
+  void keep(std::shared_ptr<io::ReadAhead> ahead) const;
 
   /// The bytes of the file, as long as this lives.
-  FileBytes bytes() const { return FileBytes(file_); }
+  FileBytes bytes() const { return FileBytes(*file_); }
 
   /// Where the entry's bytes begin in the file.
   uint64_t position(const format::TensorEntry& entry) const { return data_begin_ + entry.begin; }
@@ -90,7 +98,7 @@ class OpenFile {
   void verify() const;
 
   /// A dense copy of a part of a tensor; reads no more than it needs, bar gaps shorter than a page.
-  /// A large contiguous part of a mapped file is not copied.
+  /// A large contiguous part of a mapped file is not copied, but mapped once more.
   at::Tensor read_view(const format::TensorEntry& entry, const StridedView& view, c10::Device device) const;
 
   /// The whole of each entry's bytes into memory of the caller, which must be as large. Large amounts in
@@ -105,16 +113,26 @@ class OpenFile {
                                   const TransferOptions& options) const;
   std::vector<at::Tensor> read_mapped(std::span<const format::TensorEntry* const> entries) const;
   std::vector<at::Tensor> read_copied(std::span<const format::TensorEntry* const> entries) const;
-  c10::intrusive_ptr<SharedMapping> mapping() const;
-  format::Header read_header();
+  at::Tensor read_part(const TensorType& type, uint64_t begin) const;
+  std::vector<c10::intrusive_ptr<SharedMapping>> claim(
+      std::span<const format::TensorEntry* const> entries) const;
+  void map_again() const;
+  std::shared_ptr<const io::Mapping> pages_to_read() const;
+  format::Header read_header(const io::File& file);
 
-  io::File file_;
+  OpenFile(io::File file, std::string_view backend, std::shared_ptr<const io::File> index);
+
   std::string source_;
   Backend backend_;
   uint64_t data_begin_ = 0;
   format::Header header_;
+  std::shared_ptr<const io::SteadyFile> file_;
   mutable std::mutex mapping_mutex_;
+  /// What tensors are pages of, and the entries whose pages somebody has, and may have written to.
   mutable c10::intrusive_ptr<SharedMapping> mapping_;
+  mutable std::vector<bool> is_handed_out_;
+  /// Pages that nobody writes to.
+  mutable std::shared_ptr<const io::Mapping> pages_to_read_;
 };
 
 }  // namespace torch_safetensors::tensors

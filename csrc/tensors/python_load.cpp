@@ -22,8 +22,8 @@ PythonLoad::Parts PythonLoad::take() {
 
 PythonLoadResult python_load_file(const std::string& filename, at::Device device, std::string_view backend,
                                   std::optional<int64_t> threads, std::optional<int64_t> ring_size,
-                                  bool verify) {
-  return in_steps(load_all(filename, device, backend, {threads, ring_size}, verify));
+                                  bool verify, bool strict_index) {
+  return in_steps(load_all(filename, device, backend, {threads, ring_size}, verify, strict_index));
 }
 
 PythonLoadResult python_load(const at::Tensor& data, at::Device device, bool copy, bool verify) {

@@ -34,7 +34,7 @@ using PythonLoadResult = std::tuple<std::vector<std::string>, std::vector<at::Te
 /// `load_file` for the Python package; the numbers are those of TransferOptions.
 PythonLoadResult python_load_file(const std::string& filename, at::Device device, std::string_view backend,
                                   std::optional<int64_t> threads, std::optional<int64_t> ring_size,
-                                  bool verify);
+                                  bool verify, bool strict_index);
 
 /// `load` for the Python package.
 PythonLoadResult python_load(const at::Tensor& data, at::Device device, bool copy, bool verify);

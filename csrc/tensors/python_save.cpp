@@ -70,6 +70,11 @@ std::vector<std::string> memory_faults(const WrappedTensors& tensors) {
   return faults;
 }
 
+void check_savable_for_python(const std::string& names, const std::vector<int64_t>& name_sizes,
+                              const WrappedTensors& tensors) {
+  check_savable(to_named(names, name_sizes, tensors), Overlap::kRefused);
+}
+
 void PythonSave::write_to(const at::Tensor& out) const {
   TORCH_CHECK_VALUE(out.is_cpu() && out.is_contiguous() && out.nbytes() == plan_.size(), "out has ",
                     out.nbytes(), " bytes but ", plan_.size(), " are to be written");

@@ -33,6 +33,10 @@ at::Tensor save_small_for_python(const std::string& names, const std::vector<int
 /// all is well, or where it has no memory of its own.
 std::vector<std::string> memory_faults(const WrappedTensors& tensors);
 
+/// Throws what `save_file` of these would, but for what concerns the header.
+void check_savable_for_python(const std::string& names, const std::vector<int64_t>& name_sizes,
+                              const WrappedTensors& tensors);
+
 /// A `save` in two steps: the caller asks for the size, makes one `bytes` object of it, and has that filled,
 /// where `save` would cost a second copy of everything.
 class PythonSave : public torch::CustomClassHolder {

@@ -68,7 +68,7 @@ SafeOpen::SafeOpen(std::string filename, c10::Device device, std::string backend
     : filename_(std::move(filename)),
       device_(device),
       backend_(std::move(backend)),
-      file_(filename_, backend_) {}
+      file_(filename_, backend_, Checkpoint::Opening::present()) {}
 
 SafeOpen::Arguments SafeOpen::arguments() const { return {filename_, device_.str(), backend_}; }
 
@@ -78,15 +78,15 @@ c10::intrusive_ptr<SafeOpen> SafeOpen::reopen(const Arguments& arguments) {
 }
 
 std::vector<std::string> SafeOpen::keys() const {
-  const std::vector<std::string_view> names = names_of(file_.entries());
+  const std::vector<std::string_view> names = file_.names();
   return {names.begin(), names.end()};
 }
 
-JoinedNames SafeOpen::joined_keys() const { return join_names(names_of(file_.entries())); }
+JoinedNames SafeOpen::joined_keys() const { return join_names(file_.names()); }
 
-JoinedNames SafeOpen::joined_sorted_keys() const { return join_names(names_of(file_.sorted_entries())); }
+JoinedNames SafeOpen::joined_sorted_keys() const { return join_names(file_.sorted_names()); }
 
-bool SafeOpen::contains(const std::string& name) const { return file_.find(name) != nullptr; }
+bool SafeOpen::contains(const std::string& name) const { return file_.contains(name); }
 
 bool SafeOpen::has_metadata() const { return file_.has_metadata(); }
 
@@ -116,6 +116,17 @@ std::vector<const format::TensorEntry*> SafeOpen::entries_of(const std::vector<s
     entries.push_back(&file_.entry(name));
   }
   return entries;
+}
+
+std::vector<int64_t> SafeOpen::version() const {
+  const auto& [device, inode, size, modified, changed] = file_.version();
+  return {static_cast<int64_t>(device), static_cast<int64_t>(inode), static_cast<int64_t>(size), modified,
+          changed};
+}
+
+std::vector<at::Tensor> SafeOpen::read_all() const {
+  const OutsideOfModes guard;
+  return file_.read_all(device_);
 }
 
 at::Tensor SafeOpen::get_meta(const std::string& name) const {

@@ -28,6 +28,14 @@ class SafeOpen : public torch::CustomClassHolder {
 
   /// In the order of the data.
   std::vector<std::string> keys() const;
+  /// Throws what `Checkpoint::require_whole` does; other methods need only the files of the names that they
+  /// are given. `metadata` needs all.
+  void require_whole(bool strict_index) const { file_.require_whole(strict_index); }
+  bool is_current() const { return file_.is_current(); }
+  /// The numbers of io::FileIdentity.
+  std::vector<int64_t> version() const;
+  void verify() const { file_.verify(); }
+
   /// For the Python package: in the order of the data, and sorted by their bytes.
   JoinedNames joined_keys() const;
   JoinedNames joined_sorted_keys() const;
@@ -43,6 +51,9 @@ class SafeOpen : public torch::CustomClassHolder {
   std::vector<at::Tensor> get_tensors_on(const std::vector<std::string>& names, c10::Device device,
                                          std::optional<int64_t> threads, std::optional<int64_t> ring_size,
                                          bool verify) const;
+
+  /// Likewise: all tensors of open files, on the handle's device, as the public `load_file` reads them.
+  std::vector<at::Tensor> read_all() const;
 
   /// On the meta device: dtype and shape as torch has them, no data.
   at::Tensor get_meta(const std::string& name) const;

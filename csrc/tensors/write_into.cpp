@@ -13,6 +13,7 @@
 #include "tensors/byte_range.h"
 #include "tensors/device_load.h"
 #include "tensors/source.h"
+#include "tensors/with_checkpoint.h"
 #include "torch_safetensors/torch_safetensors.h"
 
 namespace torch_safetensors {
@@ -74,7 +75,7 @@ class DeviceTargets {
 /// Where the bytes of a target are.
 struct Source {
   Source(const Checkpoint& file, const Target& target)
-      : file(file.file_of(*target.entry).file()),
+      : file(&file.file_of(*target.entry)),
         begin(file.file_of(*target.entry).position(*target.entry)),
         position(file.position(*target.entry)),
         dtype(tensor_type(file.source_of(*target.entry), *target.entry).dtype),
@@ -86,7 +87,7 @@ struct Source {
 
   uint64_t nbytes() const { return runs.nbytes * runs.count; }
 
-  const io::File& file;
+  const OpenFile* file;
   uint64_t begin;     ///< Of the tensor, in its file.
   uint64_t position;  ///< The same in `Checkpoint::bytes()`.
   c10::ScalarType dtype;
@@ -106,25 +107,31 @@ class DirectReads {
       return is_one_range && on_devices_.add({out, source.position + source.runs.offset});
     }
     if (is_one_range) {
-      ranges_[&source.file].push_back({source.begin + source.runs.offset, writable_bytes(out)});
+      ranges_[source.file].push_back({source.begin + source.runs.offset, writable_bytes(out)});
     } else {
-      runs_.push_back({&source.file, source.begin, source.runs, writable_bytes(out)});
+      runs_[source.file].push_back({nullptr, source.begin, source.runs, writable_bytes(out)});
     }
     return true;
   }
 
-  void run() const {
+  void run() {
     for (const auto& [file, ranges] : ranges_) {
-      io::read_ranges(*file, ranges);
+      io::read_ranges(*file->file()->open(), ranges);
     }
-    read_runs_parallel(runs_);
+    for (auto& [file, runs] : runs_) {
+      const std::shared_ptr<const io::File> open = file->file()->open();
+      for (RunsToRead& read : runs) {
+        read.file = open.get();
+      }
+      read_runs_parallel(runs);
+    }
     on_devices_.fill(checkpoint_.bytes());
   }
 
  private:
   const Checkpoint& checkpoint_;
-  std::map<const io::File*, std::vector<io::ReadRange>> ranges_;
-  std::vector<RunsToRead> runs_;
+  std::map<const OpenFile*, std::vector<io::ReadRange>> ranges_;
+  std::map<const OpenFile*, std::vector<RunsToRead>> runs_;
   DeviceTargets on_devices_;
 };
 
@@ -253,7 +260,9 @@ void load_into(const std::string& filename, std::string_view name, const at::Ten
   if (offsets) {
     all = {offsets->vec()};
   }
-  tensors::load_into(tensors::Checkpoint(filename, "auto"), {std::string(name)}, {out}, all);
+  const std::vector<std::string> names{std::string(name)};
+  tensors::with_checkpoint(filename, "auto", tensors::Checkpoint::Opening::of(names),
+                           [&](auto file) { tensors::load_into(*file, names, {out}, all); });
 }
 
 }  // namespace torch_safetensors

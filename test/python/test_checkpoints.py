@@ -201,12 +201,58 @@ class TestGraphs:
             total(torch.zeros(3))
 
 
+#: Whole loads: of all tensors, or of what a checkpoint is asked for as a whole.
+WHOLE: dict[str, Callable[[Path], object]] = {
+    "load_file": ts.load_file,
+    "load_file, read": lambda path: ts.load_file(path, backend="pread"),
+    "load_file, dtype": lambda path: ts.load_file(path, dtype=torch.float64),
+    "get_tensors": lambda path: ts.safe_open(path).get_tensors(),
+    "prefetch": lambda path: ts.safe_open(path).prefetch(),
+    "iter_tensors": ts.iter_tensors,
+    "load_model": lambda path: ts.load_model(torch.nn.Module(), path, strict=False),
+    "load_model, assign": lambda path: ts.load_model(torch.nn.Module(), path, strict=False, assign=True),
+}
+
+
 def refused(index: Path, error: type[Exception] = ts.SafetensorError) -> str:
+    for path in index, index.parent:
+        for load in WHOLE.values():
+            with pytest.raises(error):
+                load(path)
+        with pytest.raises(RuntimeError):
+            ops.load_file(str(path))
+        with pytest.raises(RuntimeError):
+            ops.keys(str(path))
     with pytest.raises(error) as caught:
         ts.load_file(index)
-    with pytest.raises(error):
-        ts.safe_open(index.parent)
     return str(caught.value)
+
+
+def by_name(path: Path, name: str) -> list[Tensor]:
+    """Through all that loads by name."""
+    file = ts.safe_open(path)
+    handle = torch.classes.safetensors.SafeOpen(str(path))
+    first = ts.load_tensor(path, name)
+    into = torch.empty_like(first), torch.empty_like(first)
+    ops.load_into(str(path), name, into[0])
+    handle.load_into([name], [into[1]])
+    ops.prefetch(str(path), [name])
+    assert name in file
+    return [
+        first,
+        *into,
+        *ops.load_tensors(str(path), [name]),
+        *handle.get_tensors([name]),
+        ts.load_file(path, names=name)[name],
+        ts.load_file(path, names=[f"{name[0]}*"], backend="pread")[name],
+        dict(ts.iter_tensors(path, names=[name]))[name],
+        file.get_tensor(name),
+        file.get_slice(name)[...],
+        file.get_tensors([name])[name],
+        dict(file.prefetch({name: None}))[name],
+        torch.compile(lambda x: x + ts.load_tensor(path, name), backend="eager")(torch.zeros_like(first)),
+        torch.compile(lambda x: x + ts.load_file(path, names=name)[name], backend="eager")(torch.zeros_like(first)),
+    ]
 
 
 def test_a_missing_shard(index) -> None:
@@ -223,11 +269,47 @@ def test_a_malformed_shard_is_named(index) -> None:
     assert refused(index).startswith(f"{index.parent / SHARDS[0]}: ")
 
 
+@pytest.mark.parametrize("damage", ["missing", "malformed"])
+@pytest.mark.parametrize("form", ["index", "directory"])
+def test_one_tensor_needs_its_own_shard_alone(tmp_path, damage: str, form: str) -> None:
+    index = write(tmp_path, {SHARDS[0]: {"a": torch.arange(3.0)}, SHARDS[1]: {"b": torch.ones(2)}})
+    path = index if form == "index" else tmp_path
+    shard = tmp_path / SHARDS[1]
+    if damage == "missing":
+        shard.unlink()
+    else:
+        shard.write_bytes(b"x" * 20)
+    for tensor in by_name(path, "a"):
+        assert tensor.tolist() == [0, 1, 2]
+    file = ts.safe_open(path)
+    assert file.keys() == ["a", "b"] == file.offset_keys()
+    assert len(file) == 2
+    assert str(shard) in repr(file)
+    error = FileNotFoundError if damage == "missing" else ts.SafetensorError
+    for load in (
+        lambda: file.get_tensor("b"),
+        lambda: file.get_slice("b"),
+        lambda: file.get_tensors(),
+        lambda: file.metadata(),
+        lambda: ts.load_tensor(path, "b"),
+        lambda: ts.load_file(path, names=["a", "b"]),
+    ):
+        with pytest.raises(error, match=re.escape(str(shard))):
+            load()
+
+
+LACKING = "is not in the file that the index assigns it to: {} (the index says that it is in {})"
+HINT = "; pass strict_index=False to load only what the index assigns"
+
+
 @pytest.mark.parametrize(
     ("weight_map", "message"),
     [
-        ({"a": 0, "b": 1, "c": 1}, "tensor 'c': the index says that it is in {1}, which does not have it"),
-        ({"a": 1, "b": 1}, "tensor 'a': the index says that it is in {1}, which does not have it"),
+        ({"a": 0, "b": 1, "c": 1}, f"its 2 files differ; 1 tensor {LACKING.format(repr('c'), '{1}')}"),
+        (
+            {"a": 1, "b": 1},
+            f"its 1 file differ; 1 tensor {LACKING.format(repr('a'), '{1}')}",
+        ),
         ({"b": 1}, None),
         ({"a": 0, "b": 2}, None),
     ],
@@ -238,24 +320,82 @@ def test_an_index_of_another_checkpoint(tmp_path, weight_map, message) -> None:
     index = write_index(tmp_path, {name: files[number] for name, number in weight_map.items()})
     if message:
         paths = [str(tmp_path / shard) for shard in SHARDS]
-        assert refused(index) == f"{index}: {message.format(*paths)}"
+        assert refused(index) == f"{index}: the index and {message.format(*paths)}"
+        with pytest.raises(ts.SafetensorError, match="the index says that it is in"):
+            ts.load_file(index, strict_index=False)
+        assert all(tensor.tolist() == [1] for tensor in by_name(index, "b"))
     elif 2 in weight_map.values():
         assert "none.safetensors" in refused(index, FileNotFoundError)
     else:  # what no entry of the index needs is not looked at
         assert list(ts.load_file(index)) == ["b"]
 
 
-def test_a_tensor_that_the_index_does_not_know(tmp_path) -> None:
-    write(tmp_path, {SHARDS[0]: {"a": torch.ones(1), "x": torch.ones(1)}, SHARDS[1]: {"b": torch.ones(1)}})
+def test_a_name_that_its_shard_does_not_have(tmp_path) -> None:
+    write(tmp_path, {SHARDS[0]: {"a": torch.ones(1)}, SHARDS[1]: {"b": torch.ones(1)}})
+    index = write_index(tmp_path, {"a": SHARDS[0], "b": SHARDS[1], "c": SHARDS[1]})
+    text = f"{index}: tensor 'c': the index says that it is in {tmp_path / SHARDS[1]}, which does not have it"
+    for load in (
+        lambda: ts.load_tensor(index, "c"),
+        lambda: ts.safe_open(index).get_tensor("c"),
+        lambda: ts.load_file(index, names="c"),
+    ):
+        with pytest.raises(ts.SafetensorError) as error:
+            load()
+        assert str(error.value) == text
+
+
+def test_tensors_that_the_index_does_not_know(tmp_path) -> None:
+    first = {"a": torch.ones(1), **{f"x{i}": torch.ones(1) for i in range(7)}}
+    write(tmp_path, {SHARDS[0]: first, SHARDS[1]: {"b": torch.ones(1)}})
     index = write_index(tmp_path, {"a": SHARDS[0], "b": SHARDS[1]})
-    assert refused(index) == f"{index}: tensor 'x': is in {tmp_path / SHARDS[0]} but not in the index"
+    where = f"(in {tmp_path / SHARDS[0]})"
+    named = ", ".join(f"'x{i}' {where}" for i in range(5))
+    assert refused(index) == (
+        f"{index}: the index and its 2 files differ; 7 tensors are not in the index: {named}, and 2 more{HINT}"
+    )
+    assert_decides(index, ["a", "b"])
 
 
 def test_a_tensor_in_two_shards(tmp_path) -> None:
-    index = write(tmp_path, {SHARDS[0]: {"a": torch.ones(1)}, SHARDS[1]: {"a": torch.ones(1), "b": torch.ones(1)}})
+    index = write(tmp_path, {SHARDS[0]: {"a": torch.ones(1)}, SHARDS[1]: {"a": torch.zeros(1), "b": torch.ones(1)}})
     paths = [tmp_path / shard for shard in SHARDS]
     write_index(tmp_path, {"a": SHARDS[0], "b": SHARDS[1]})
-    assert refused(index) == f"{index}: tensor 'a': is in two files, {paths[0]} and {paths[1]}"
+    assert refused(index) == (
+        f"{index}: the index and its 2 files differ; 1 tensor is in two files: 'a' (in {paths[0]}, as the index says, "
+        f"and in {paths[1]}){HINT}"
+    )
+    assert_decides(index, ["a", "b"])
+
+
+def assert_decides(index: Path, names: list[str]) -> None:
+    """Without ``strict_index`` the index says what is loaded; all values are 1."""
+    path = str(index)
+    file = ts.safe_open(path, strict_index=False)
+    model = torch.nn.Module()
+    for name in names:
+        model.register_buffer(name, torch.zeros(1))
+    assert ts.load_model(model, path, strict_index=False) == ([], [])
+    loads = [
+        ts.load_file(path, strict_index=False),
+        ts.load_file(path, strict_index=False, rename=lambda name: name, backend="pread"),
+        ops.load_file(path, strict_index=False),
+        dict(zip(names, ops.load_tensors(path, names, exact=True, strict_index=False), strict=True)),
+        file.get_tensors(),
+        dict(file.prefetch()),
+        dict(ts.iter_tensors(path, strict_index=False)),
+        model.state_dict(),
+        torch.compile(lambda: ts.load_file(path, strict_index=False), backend="eager", fullgraph=True)(),
+        torch.compile(lambda: ops.load_file(path, strict_index=False), backend="eager", fullgraph=True)(),
+    ]
+    for loaded in loads:
+        assert sorted(loaded) == names
+        assert all(tensor.tolist() == [1] for tensor in loaded.values())
+    assert sorted(ops.keys(path, strict_index=False)) == names
+    assert file.keys() == names
+    for name in names:
+        assert all(tensor.tolist() == [1] for tensor in by_name(index, name))
+    with pytest.raises(RuntimeError, match="the index and its 2 files differ"):
+        ops.load_tensors(path, names, exact=True)
 
 
 @pytest.mark.parametrize(

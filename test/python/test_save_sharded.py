@@ -20,6 +20,8 @@ from helpers import listing, random_tensors
 from torch import Tensor
 
 import torch_safetensors as ts
+from torch_safetensors import _checkpoint_files
+from torch_safetensors.distributed._new_files import NewFiles
 
 INDEX = "model.safetensors.index.json"
 
@@ -380,3 +382,58 @@ def test_transformers_reads_it(tmp_path) -> None:
     other = transformers.GPT2LMHeadModel(config)
     assert ts.load_model(other, tmp_path / "theirs") == ([], [])
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
+
+
+def test_headers_are_limited_one_by_one(tmp_path) -> None:
+    """Together they, and the index, are longer than the header of one file may be."""
+    tensors = {letter * 40_000_000: torch.tensor([float(i)]) for i, letter in enumerate("abc")}
+    with pytest.raises(ValueError, match="at most 100000000"):
+        ts.save_file(tensors, tmp_path / "one")
+    ts.save_sharded(tensors, tmp_path, max_shard_size=4)
+    assert (tmp_path / INDEX).stat().st_size > 120_000_000
+    loaded = ts.load_file(tmp_path)
+    assert [loaded[name].item() for name in tensors] == [0, 1, 2]
+
+
+def test_each_header_is_checked_before_anything_is_written(tmp_path) -> None:
+    ts.save_sharded(tensors_of(1), tmp_path, max_shard_size=200)
+    before = listing(tmp_path)
+    tensors = {"first": torch.ones(100), "b" * 60_000_000: torch.ones(1), "c" * 60_000_000: torch.ones(1)}
+    with pytest.raises(ValueError, match="at most 100000000"):
+        ts.save_sharded(tensors, tmp_path, max_shard_size=400)
+    assert listing(tmp_path) == before
+    assert_holds(tmp_path, tensors_of(1))
+
+
+def test_tensors_that_share_memory_are_found_across_files(tmp_path) -> None:
+    base = torch.ones(50)
+    with pytest.raises(RuntimeError, match="share memory"):
+        ts.save_sharded({"a": base[:25], "b": torch.ones(25), "c": base[20:45]}, tmp_path, max_shard_size=100)
+    assert listing(tmp_path) == []
+
+
+def test_an_index_that_nobody_would_read_is_not_written(tmp_path, monkeypatch) -> None:
+    ts.save_sharded(tensors_of(1), tmp_path, max_shard_size=200)
+    before = listing(tmp_path)
+    size = len((tmp_path / INDEX).read_bytes()) + 2 * 5  # names of shards that are not taken
+    monkeypatch.setattr(_checkpoint_files, "MAX_INDEX_SIZE", size - 1)
+    text = rf"{INDEX}: the index of 5 tensors in 3 files would have {size} bytes but at most {size - 1} are read"
+    with pytest.raises(ValueError, match=text):
+        ts.save_sharded(tensors_of(2), tmp_path, max_shard_size=200)
+    meta = {name: tensor.to("meta") for name, tensor in tensors_of(0).items()}
+    parts = [[*meta.items()][begin : begin + 2] for begin in (0, 2, 4)]
+    with pytest.raises(ValueError, match="the index of 5 tensors in 3 files would have"):  # as ranks save together
+        NewFiles(tmp_path, [(dict(part), None) for part in parts], {"format": "pt"}, False)
+    assert listing(tmp_path) == before
+    assert_holds(tmp_path, tensors_of(1))
+    monkeypatch.setattr(_checkpoint_files, "MAX_INDEX_SIZE", size)
+    ts.save_sharded(tensors_of(2), tmp_path, max_shard_size=200)
+    assert_holds(tmp_path, tensors_of(2))
+
+
+def test_what_is_written_is_read(tmp_path) -> None:
+    index = tmp_path / INDEX
+    index.touch()
+    os.truncate(index, _checkpoint_files.MAX_INDEX_SIZE + 1)  # a hole, which takes no room
+    with pytest.raises(ts.SafetensorError, match=f"but at most {_checkpoint_files.MAX_INDEX_SIZE} are read"):
+        ts.load_file(index)

@@ -179,6 +179,22 @@ for backend in "mmap", "pread":
     assert (tmp_path / "x").read_bytes() == before
 
 
+def test_a_name_asked_for_twice_gives_two_tensors(stable_package: Path, tmp_path: Path) -> None:
+    save_file({"small": torch.arange(5), "large": torch.arange(1 << 17)}, tmp_path / "x")
+    code = """
+for backend in "mmap", "pread":
+    for name in "small", "large":
+        names = [name, "small", name, name]
+        results = torch.ops.safetensors.load_tensors(sys.argv[1], names, backend=backend)
+        whole = torch.arange(len(results[0]))
+        for i in 0, 2, 3:
+            assert torch.equal(results[i], whole), (backend, name, i)
+            results[i].fill_(-1)
+        assert len({result.data_ptr() for result in results}) == 4
+"""
+    run("import torch, torch_safetensors\n" + code, tmp_path / "x", site=stable_package)
+
+
 def test_compiled_and_packaged(stable_package: Path, tmp_path: Path) -> None:
     """By Inductor and AOTInductor; the package then runs without the Python package, as in a C++ program."""
     inductor = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}

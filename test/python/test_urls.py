@@ -21,7 +21,7 @@ from helpers import assert_same, random_tensors
 from http_server import Site, serving
 
 import torch_safetensors
-from torch_safetensors import SafetensorError, load, load_file, save, save_file, save_sharded
+from torch_safetensors import SafetensorError, _remote_index, load, load_file, save, save_file, save_sharded
 from torch_safetensors._remote import load_remote, open_remote
 from torch_safetensors._urls import is_url
 
@@ -289,6 +289,77 @@ def test_a_checkpoint_whose_index_is_wrong(tmp_path: Path) -> None:
             with pytest.raises(type(by_path.value)) as error:
                 load_file(site.url + "/m.safetensors.index.json")
             assert str(error.value) == str(by_path.value).replace(str(folder), site.url)
+
+
+def test_one_tensor_of_a_url_needs_its_own_file_alone(checkpoint: dict[str, bytes], large: dict[str, Any]) -> None:
+    weight_map = json.loads(checkpoint[INDEX])["weight_map"]
+    shard = f"/folder/{weight_map['c']}"
+    there = {path: content for path, content in checkpoint.items() if path in (INDEX, shard)}
+    with serving(there) as site:
+        assert_same(load_file(site.url + INDEX, names=(name for name in ["c"])), {"c": large["c"]})
+        assert {path for _, path, _ in site.requests} == {INDEX, shard}
+        missing = next(name for name, file in weight_map.items() if file != weight_map["c"])
+        with pytest.raises(FileNotFoundError):
+            load_file(site.url + INDEX, names=missing)
+        with pytest.raises(FileNotFoundError):
+            load_file(site.url + INDEX)
+        with pytest.raises(SafetensorError, match=f"among {len(large)} tensors"):
+            load_file(site.url + INDEX, names="none")
+
+
+def test_the_index_of_a_url_decides(memory: Callable[[str, bytes], str]) -> None:
+    memory("f/1", save({"a": torch.ones(1), "x": torch.ones(1)}))
+    memory("f/2", save({"a": torch.zeros(1), "b": torch.ones(1)}))
+    index = memory("f/i.json", json.dumps({"weight_map": {"a": "1", "b": "2"}}).encode())
+    with pytest.raises(SafetensorError, match="the index and its 2 files differ; 1 tensor is not in the index: 'x'"):
+        load_file(index)
+    assert_same(load_file(index, strict_index=False), {"a": torch.ones(1), "b": torch.ones(1)})
+    index = memory("f/i.json", json.dumps({"weight_map": {"a": "1", "c": "2"}}).encode())
+    for options in {}, {"strict_index": False}:
+        with pytest.raises(SafetensorError, match="'c'"):
+            load_file(index, **options)
+    with pytest.raises(SafetensorError, match=r"tensor 'c': the index says that it is in .*/2, which does not have it"):
+        load_file(index, names="c")
+    assert_same(load_file(index, names="a"), {"a": torch.ones(1)})
+
+
+@pytest.mark.parametrize("removes", [True, False])
+def test_a_checkpoint_that_is_replaced_while_it_is_loaded(
+    memory: Callable[[str, bytes], str], monkeypatch: pytest.MonkeyPatch, removes: bool
+) -> None:
+    """Three times; the index of each is the same to the byte."""
+    file_system = fsspec.filesystem("memory")
+
+    def write(number: int) -> str:
+        for name in "ab":
+            memory(f"f/{name}", save({name: torch.full((3,), float(number))}))
+        return memory("f/i.json", json.dumps({"weight_map": {"a": "a", "b": "b"}}).encode())
+
+    opened: list[str] = []
+    open_as_before = _remote_index.open_url
+
+    def open_and_replace(url: str, *arguments: Any) -> Any:
+        opened.append(url)
+        reader = open_as_before(url, *arguments)
+        if url.endswith("f/a") and len(opened) < 20:
+            write(len(opened))
+            if removes:
+                file_system.rm("/torch_safetensors/f/b")
+        elif url.endswith("i.json") and removes:
+            write(len(opened))
+        return reader
+
+    index = write(0)
+    monkeypatch.setattr(_remote_index, "open_url", open_and_replace)
+    monkeypatch.setattr(_remote_index, "_OPENERS", 1)
+    loaded = load_file(index)
+    assert len({tensor[0].item() for tensor in loaded.values()}) == 1
+    assert len(opened) > 15
+    monkeypatch.setattr(_remote_index, "_ATTEMPTS", 2)
+    opened.clear()
+    with pytest.raises(OSError, match="another save replaced the checkpoint each of the 2 times it was read") as error:
+        load_file(index)
+    assert error.value.errno == errno.ESTALE
 
 
 def test_an_index_that_cannot_be_read(checkpoint: dict[str, bytes]) -> None:

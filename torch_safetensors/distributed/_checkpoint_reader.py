@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -20,11 +21,11 @@ from torch.futures import Future
 from .._arguments import PathLike, operator_filename
 from .._errors import printable, translated
 from .._memory import check_memory
-from ._boxes import LocalBox, Read, open_checkpoint, read_boxes, whole_box
+from ._boxes import LocalBox, Read, read_boxes, whole_box
 from ._cost import Hardware, choose
 from ._group import device_of, together, world
-from ._load import Strategy, check_strategy, log, open_together
-from ._saved_boxes import Saved, read_saved_boxes
+from ._load import Strategy, check_strategy, log
+from ._saved_boxes import ATTEMPTS, Saved, Sources, open_saved, replaced
 from ._share import Shared, read_shared
 from ._wanted import wanted
 
@@ -32,6 +33,15 @@ __all__ = ["SafetensorsReader"]
 
 #: Of so much tensors are held at once that the planner or a conversion makes.
 _BATCH = 1 << 30
+
+
+class _Common(NamedTuple):
+    """What all plans have in common."""
+
+    #: Whether the ranks that load are those of the reader's process group.
+    is_group: bool
+    #: Saved parts that they read together, by index.
+    shared: list[Any]
 
 
 class SafetensorsReader(StorageReader):
@@ -73,6 +83,7 @@ class SafetensorsReader(StorageReader):
         self._process_group = process_group
         self._load_id = str(uuid.uuid4())
         self._saved: dict[Any, Saved] = {}
+        self._sources: Sources | None = None
 
     @property
     def checkpoint_id(self) -> PathLike:
@@ -85,11 +96,12 @@ class SafetensorsReader(StorageReader):
             self.path = checkpoint_id
         self._load_id = str(uuid.uuid4())
         self._saved = {}
+        self._sources = None
 
     def read_metadata(self) -> Metadata:
         """What the headers of the files say."""
         try:
-            metadata = read_saved_boxes(self.path)
+            self._sources, metadata = open_saved(self.path)
         except Exception as error:
             log.warning("%s", error)  # torch 2.11 keeps it to itself
             raise
@@ -107,18 +119,18 @@ class SafetensorsReader(StorageReader):
 
     def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
         """Says what the ranks read together."""
-        shared = self._shared(plans)
-        return [replace(plan, storage_data=shared) for plan in plans]
+        source = printable(self.path)
+        ranks = 1 if len(plans) == 1 else (self._process_group or world()).size()
+        if ranks != len(plans) and self._strategy == "broadcast":
+            raise ValueError(f"{source}: {len(plans)} ranks load it, and {ranks} are in the reader's process_group")
+        is_group = 1 < ranks == len(plans)
+        work = _Common(is_group, self._shared(plans) if is_group else [])
+        return [replace(plan, storage_data=work) for plan in plans]
 
     def _shared(self, plans: list[LoadPlan]) -> list[Any]:
         source = printable(self.path)
-        if self._strategy == "independent" or len(plans) == 1:
+        if self._strategy == "independent":
             return []
-        ranks = (self._process_group or world()).size()
-        if ranks != len(plans):
-            if self._strategy == "auto":
-                return []
-            raise ValueError(f"{source}: {len(plans)} ranks load it, and {ranks} are in the reader's process_group")
         work, shared = wanted(self._saved, plans, len({plan.storage_data for plan in plans}))
         if self._strategy == "auto":
             choice = choose(work, Hardware.from_environment())
@@ -130,7 +142,10 @@ class SafetensorsReader(StorageReader):
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """Reads what the plan has into the planner's tensors."""
         self._check_tensors(plan)
-        shared: dict[Any, list[ReadItem]] = {index: [] for index in plan.storage_data or ()}
+        common: _Common = plan.storage_data or _Common(False, [])
+        if common.is_group:
+            self._agree(self._process_group or world())
+        shared: dict[Any, list[ReadItem]] = {index: [] for index in common.shared}
         alone: list[ReadItem] = []
         for item in plan.items:
             shared.get(item.storage_index, alone).append(item)
@@ -142,9 +157,31 @@ class SafetensorsReader(StorageReader):
                 self._read_together(batch, shared, planner, group)
         else:
             self._read_alone(alone, planner)
+        self._sources = None  # closes the files
         done: Future[None] = Future()
         done.set_result(None)
         return done
+
+    def _opened(self) -> Sources:
+        if self._sources is None:  # the metadata is of another reader
+            self._sources = Sources(self.path)
+        return self._sources
+
+    def _agree(self, group: dist.ProcessGroup) -> None:
+        """Makes sure that all ranks read one version of the checkpoint: see :func:`open_together`."""
+        source = printable(self.path)
+        for _ in range(ATTEMPTS):
+            if all(together(group, source, "opening it", lambda: self._opened().is_current())):
+                return
+            together(group, source, "opening it", self._open_again)
+        raise replaced(self.path)
+
+    def _open_again(self) -> None:
+        """Opens what has taken the place of the checkpoint. Raises OSError unless the plans fit it, too."""
+        self._sources, metadata = open_saved(self.path)
+        if metadata.storage_data != self._saved:
+            text = "a checkpoint with other tensors took the place of this one while it was loaded; load it again"
+            raise OSError(errno.ESTALE, text, os.fspath(self.path))
 
     def _check_tensors(self, plan: LoadPlan) -> None:
         names = sorted({item.storage_index.fqn for item in plan.items if item.type == LoadItemType.BYTE_IO})
@@ -158,11 +195,9 @@ class SafetensorsReader(StorageReader):
         by_index: dict[Any, list[ReadItem]] = {}
         for item in items:
             by_index.setdefault(item.storage_index, []).append(item)
-        handle, opened = None, None
         for batch in self._batches({index: sum(map(self._nbytes, of_one)) for index, of_one in by_index.items()}):
             source = self._saved[batch[0]].source
-            if source != opened:
-                handle, opened = open_checkpoint(source), source
+            handle = self._opened().open(source)
             outs = [(item, _resolve(item, planner, source)) for index in batch for item in by_index[index]]
             with translated(source):
                 read_boxes(
@@ -181,20 +216,21 @@ class SafetensorsReader(StorageReader):
         source = self._saved[batch[0]].source
         outs: list[tuple[ReadItem, torch.Tensor]] = []
 
-        def plan(_: Any) -> list[Shared]:
-            tensors = []
+        tensors: list[Shared] = []
+
+        def plan() -> None:
             for index in batch:
                 resolved = [(item, _resolve(item, planner, source)) for item in wanted[index]]
                 outs.extend(resolved)
                 boxes = [(LocalBox(tuple(item.storage_offsets), tuple(item.lengths)), out) for item, out in resolved]
                 part = self._saved[index]
                 tensors.append(Shared(index.fqn, whole_box(part.box.shape), part.dtype, boxes))
-            return tensors
 
-        handle, tensors = open_together(group, source, "auto", plan)
+        together(group, printable(source), "planning", plan)
 
         def read() -> None:
             with translated(source):
+                handle = self._opened().open(source)
                 read_shared(handle, printable(source), tensors, group, device_of(group))
             for item, out in outs:
                 planner.commit_tensor(item, out)

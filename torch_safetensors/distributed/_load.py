@@ -20,6 +20,7 @@ from .._errors import printable, translated
 from ._boxes import LocalBox, Read, local_box, open_checkpoint, read_boxes, whole_box
 from ._cost import Hardware, Work, choose, work_of
 from ._group import check_same, group_of, together
+from ._saved_boxes import ATTEMPTS, replaced
 from ._share import Shared, read_shared
 from ._sharing import Sharing, sharing_of
 
@@ -84,6 +85,7 @@ def load_file(
     strategy: Strategy = "auto",
     backend: str = "auto",
     process_group: dist.ProcessGroup | None = None,
+    strict_index: bool = True,
 ) -> dict[str, DTensor]:
     """Loads a checkpoint into DTensors, of which each rank reads the bytes of its own shards alone.
 
@@ -100,9 +102,11 @@ def load_file(
             storage and network are in docs/distributed-costs.md.
         backend: see :func:`torch_safetensors.load_file`; bytes are read either way, never mapped.
         process_group: of the ranks of the mesh; needed for a mesh of several dimensions that has not all ranks.
+        strict_index: see :func:`torch_safetensors.load_file`.
 
     Returns:
-        By name, in the order of the data in the file.
+        By name, in the order of the data in the file. All ranks read one version of the checkpoint, also if another
+        process replaces it meanwhile.
 
     Raises:
         SafetensorError: a malformed file. All ranks raise what one of them met, as for all errors here.
@@ -128,7 +132,7 @@ def load_file(
             planned.append((part, meta, places))
         return planned
 
-    handle, planned = open_together(group, path, backend, plan)
+    handle, planned = open_together(group, path, backend, plan, strict_index)
     lines = [f"{part.name!r} as {describe(meta, mesh, places)}" for part, meta, places in planned]
     check_same(group, source, "what to load", [f"strategy {strategy!r}", *lines])
     read_parts(handle, source, [part for part, _, _ in planned], group, strategy)
@@ -139,18 +143,27 @@ def load_file(
 
 
 def open_together(
-    group: dist.ProcessGroup, path: PathLike, backend: str, plan: Callable[[Any], Any]
+    group: dist.ProcessGroup, path: PathLike, backend: str, plan: Callable[[Any], Any], strict_index: bool
 ) -> tuple[Any, Any]:
-    """Opens a checkpoint on every rank, and gives it and what ``plan`` makes of it. All raise what one does."""
-    opened = []
+    """Opens a checkpoint on every rank, and gives it and what ``plan`` makes of it. All raise what one does.
 
-    def open_it() -> None:
-        with translated(path):
-            handle = open_checkpoint(path, backend)
-            opened.append((handle, plan(handle)))
+    Once all ranks have opened it, each looks whether what it has is still the checkpoint. If so on all of them, all
+    have the one that was there when the last rank had opened it; otherwise they open it again.
+    """
+    for _ in range(ATTEMPTS):
+        opened: list[tuple[Any, Any]] = []
 
-    together(group, printable(path), "opening it", open_it)
-    return opened[0]
+        def open_it(opened: list[tuple[Any, Any]] = opened) -> None:
+            with translated(path):
+                handle = open_checkpoint(path, backend)
+                handle._require_whole(strict_index)
+                opened.append((handle, plan(handle)))
+
+        together(group, printable(path), "opening it", open_it)
+        handle, planned = opened[0]
+        if all(together(group, printable(path), "opening it", lambda handle=handle: bool(handle._is_current()))):
+            return handle, planned
+    raise replaced(path)
 
 
 def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.ProcessGroup, strategy: Strategy) -> None:

@@ -30,6 +30,7 @@ def load_model(
     strategy: Strategy = "auto",
     backend: str = "auto",
     process_group: dist.ProcessGroup | None = None,
+    strict_index: bool = True,
 ) -> tuple[list[str], list[str]]:
     """Loads a checkpoint into a model that ``fully_shard``, ``parallelize_module`` or both have spread over ranks.
 
@@ -45,6 +46,7 @@ def load_model(
         strategy: see :func:`load_file`.
         backend: see :func:`load_file`.
         process_group: of the ranks that hold the model; by default all.
+        strict_index: see :func:`torch_safetensors.load_file`.
 
     Returns:
         The names that the file does not hold, and those that the model does not have; both sorted.
@@ -64,14 +66,14 @@ def load_model(
 
     def plan(handle: Any) -> tuple[tuple[list[str], list[str]], list[Part]]:
         _check_model(model, state, source)
-        names = check_or_load(_ops._check_model, model, _stand_ins(state), path, strict)
+        names = check_or_load(_ops._check_model, model, _stand_ins(state), handle, path, strict)
         parts = list(_parts(handle, state, names[1], group))
         for part in parts:
             _check_writable(part, source)
         return names, parts
 
     names: tuple[list[str], list[str]]
-    handle, (names, parts) = open_together(group, path, backend, plan)
+    handle, (names, parts) = open_together(group, path, backend, plan, strict_index)
     lines = [f"{part.name!r} as {_describe(state[part.name])}" for part in parts]
     check_same(group, source, "what to load", [f"strategy {strategy!r}", *lines])
     read_parts(handle, source, parts, group, strategy)

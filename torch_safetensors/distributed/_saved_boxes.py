@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -24,13 +25,24 @@ from .._errors import SafetensorError, printable, translated
 from ._boxes import LocalBox, open_checkpoint
 from ._deal import is_tiled
 
-__all__ = ["SAVE_ID", "SHARDING_INFO", "Saved", "read_saved_boxes"]
+__all__ = ["ATTEMPTS", "SAVE_ID", "SHARDING_INFO", "Saved", "Sources", "open_saved", "replaced"]
+
+#: So often a checkpoint is opened that is replaced meanwhile.
+ATTEMPTS = 100
+#: So many files stay open.
+_KEPT = 32
 
 #: The metadata of a file in which torch.distributed.checkpoint keeps where in the whole tensors those of it begin.
 SHARDING_INFO = "DCP_SHARDING_INFO"
 #: That of a rank's shard in which our writer keeps which save it is of: the shards take their names one by one.
 SAVE_ID = "torch_safetensors.save_id"
 _INDEX = re.compile(r".*\.safetensors\.index\.json")
+
+
+def replaced(path: PathLike) -> OSError:
+    """What to raise where no version of a checkpoint stays long enough to be opened."""
+    text = f"another save replaced the checkpoint each of the {ATTEMPTS} times it was opened"
+    return OSError(errno.ESTALE, f"{text}; load it while nobody saves to it", os.fspath(path))
 
 
 class Saved(NamedTuple):
@@ -45,17 +57,71 @@ class Saved(NamedTuple):
         return math.prod(self.box.shape) * self.dtype.itemsize
 
 
-def read_saved_boxes(path: PathLike) -> Metadata:
-    """What a checkpoint holds; its ``storage_data`` has a :class:`Saved` for each part, in the order of the files.
+class Sources:
+    """The files of a checkpoint, each of the version that it had when it was first opened.
+
+    What is opened here stays open; but not very many files, of which others are opened again.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self._path = os.fsdecode(path)
+        self.names = _sources(self._path)
+        self._versions: dict[str, list[int]] = {}
+        self._kept: dict[str, Any] = {}
+
+    def open(self, source: str) -> Any:
+        """A ``torch.classes.safetensors.SafeOpen``. Raises OSError also for a file that was replaced."""
+        if source in self._kept:
+            return self._kept[source]
+        handle = open_checkpoint(source)
+        version = handle._version()
+        if self._versions.setdefault(source, version) != version:
+            raise OSError(errno.ESTALE, "the file was replaced since it was opened; load it again", source)
+        if len(self._kept) < _KEPT:
+            self._kept[source] = handle
+        return handle
+
+    def is_current(self) -> bool:
+        """Whether all of it is still the checkpoint, unchanged."""
+        try:
+            return _sources(self._path) == self.names and all(map(self._is_one_current, self.names))
+        except OSError:
+            return False
+
+    def _is_one_current(self, source: str) -> bool:
+        return bool(self.open(source)._is_current())
+
+
+def open_saved(path: PathLike) -> tuple[Sources, Metadata]:
+    """Opens a checkpoint, and gives what it holds; begins again where its files are replaced meanwhile.
+
+    The ``storage_data`` has a :class:`Saved` for each part, in the order of the files.
 
     Raises:
         OSError: what the operating system reports; no checkpoint in a directory.
         SafetensorError: malformed files, parts of a tensor that overlap, or leave gaps; shards of different saves.
     """
+    for attempt in range(1, ATTEMPTS + 1):
+        sources = Sources(path)
+        try:
+            metadata = _read_saved_boxes(sources)
+        except (OSError, SafetensorError):
+            if attempt == ATTEMPTS or sources.is_current():
+                raise
+        else:
+            # A file, or what has an index, is of one save already; files side by side need not be.
+            if sources.names == [os.fsdecode(path)] or sources.is_current():
+                return sources, metadata
+    raise replaced(path)
+
+
+def _read_saved_boxes(sources: Sources) -> Metadata:
     saved: dict[str, list[Saved]] = {}
     saves: dict[str | None, str] = {}
-    for source in _sources(os.fsdecode(path)):
-        handle = open_checkpoint(source)
+    for source in sources.names:
+        handle = sources.open(source)
+        with translated(source):
+            handle._require_whole(True)
         texts: dict[str, str] = handle.metadata()
         saves.setdefault(texts.get(SAVE_ID), source)
         for name, part in _parts_of(source, handle, texts):

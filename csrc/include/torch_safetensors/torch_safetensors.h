@@ -31,9 +31,15 @@ class Module;
 ///
 /// `filename` is a path in any encoding, without a NUL. What is read from may be a checkpoint in several
 /// files, too: the path of its index, which ends in `.json`, or of the directory that holds
-/// `model.safetensors`, its index or one other checkpoint. Files and index must agree. `backend` is "mmap"
-/// (lazy, private copy-on-write pages), "pread" (read at once, in parallel, immune to later changes of the
-/// file) or "auto" (mmap on local file systems, pread on network and FUSE ones).
+/// `model.safetensors`, its index or one other checkpoint. `backend` is "mmap" (lazy, private copy-on-write
+/// pages), "pread" (read at once, in parallel, immune to later changes of the file) or "auto" (mmap on local
+/// file systems, pread on network and FUSE ones).
+///
+/// Of several files, all that one call reads is of one save, also while another process replaces them; if
+/// that happens again and again, the call throws OsError with ESTALE. What loads by name needs only the files
+/// of those names. What loads everything throws SafetensorError with all differences if index and files
+/// differ; with `strict_index` false it takes only the tensors that the index assigns to each file, and
+/// throws if one of them is not there.
 ///
 /// `checksum` records a checksum (XXH3, 128 bits) of each tensor in the metadata, under
 /// `torch_safetensors.xxh3_128`; `verify` compares them before it returns, and throws SafetensorError that
@@ -55,7 +61,8 @@ TORCH_SAFETENSORS_API std::string version();
 /// writable and not resizable; mapped tensors keep the mapping alive and never change the file. The meta
 /// device reads the header alone.
 TORCH_SAFETENSORS_API TensorDict load_file(const std::string& filename, at::Device device = at::kCPU,
-                                           std::string_view backend = "auto", bool verify = false);
+                                           std::string_view backend = "auto", bool verify = false,
+                                           bool strict_index = true);
 
 /// The same from memory: `data` is a 1-D uint8 tensor with the bytes of a file. With `copy` false the tensors
 /// alias `data`, on the CPU, and keep it alive; its storage cannot be resized afterwards.
@@ -99,7 +106,7 @@ TORCH_SAFETENSORS_API at::Tensor save(const TensorDict& tensors,
                                       bool checksum = false);
 
 /// The names of a file's tensors, in the order of their data.
-TORCH_SAFETENSORS_API std::vector<std::string> keys(const std::string& filename);
+TORCH_SAFETENSORS_API std::vector<std::string> keys(const std::string& filename, bool strict_index = true);
 
 /// The `__metadata__` of a file, sorted by key; empty where it has none.
 TORCH_SAFETENSORS_API Metadata metadata(const std::string& filename);
@@ -134,10 +141,10 @@ struct LoadModelResult {
 /// their names in the file.
 TORCH_SAFETENSORS_API LoadModelResult load_model(torch::jit::Module& model, const std::string& filename,
                                                  bool strict = true, std::string_view backend = "auto",
-                                                 bool verify = false);
+                                                 bool verify = false, bool strict_index = true);
 TORCH_SAFETENSORS_API LoadModelResult load_model(torch::nn::Module& model, const std::string& filename,
                                                  bool strict = true, std::string_view backend = "auto",
-                                                 bool verify = false);
+                                                 bool verify = false, bool strict_index = true);
 
 /// Writes the parameters and buffers of a model. Names of one tensor are written once, with `dropped -> kept`
 /// in the metadata; what else shares storage is written in full under each name.

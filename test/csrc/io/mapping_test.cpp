@@ -7,6 +7,7 @@
 #include <cstring>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "io/child.h"
 #include "io/expect_os_error.h"
@@ -44,6 +45,20 @@ TEST(Mapping, KeepsWritesOfAForkedChildFromTheParent) {
   const Mapping mapping{File(write_file(directory / "f", "abc"))};
   EXPECT_EQ(run_in_child([&] { mapping.bytes()[0] = std::byte{'x'}; }), 0);
   EXPECT_EQ(text_of(mapping), "abc");
+}
+
+TEST(Mapping, OfAPartHasItsBytesAndPagesOfItsOwn) {
+  const TestDirectory directory;
+  const std::string contents = pattern(100'000);
+  const File file(write_file(directory / "f", contents));
+  const Mapping whole(file);
+  for (const auto& [begin, size] : {std::pair<size_t, size_t>{0, 5}, {1, 40'000}, {8192, 1}, {99'999, 1}}) {
+    const Mapping part(file, begin, size);
+    EXPECT_EQ(text_of(part), contents.substr(begin, size));
+    std::memset(part.bytes().data(), 'x', size);
+  }
+  EXPECT_EQ(text_of(whole), contents);
+  EXPECT_TRUE(Mapping(file, 7, 0).bytes().empty());
 }
 
 TEST(Mapping, OfAnEmptyFileIsEmpty) {

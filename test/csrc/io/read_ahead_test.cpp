@@ -5,7 +5,10 @@
 #if defined(__linux__)
 #include <filesystem>
 #include <iterator>
+#include <memory>
+#include <optional>
 #include <thread>
+#include <vector>
 
 #include "io/child.h"
 #include "io/page_cache.h"
@@ -28,7 +31,11 @@ class ReadAheadTest : public ::testing::Test {
     std::thread([] {}).join();
   }
 
+  using Files = std::vector<std::shared_ptr<const SteadyFile>>;
+
   std::string make(size_t size) { return write_file(directory_ / "f", std::string(size, 'x')); }
+
+  Files steady() const { return {std::make_shared<const SteadyFile>(File(directory_ / "f"))}; }
 
   TestDirectory directory_;
 };
@@ -39,8 +46,7 @@ TEST_F(ReadAheadTest, BringsAFileIntoMemory) {
   const size_t descriptors = open_descriptors();
   evict(file);
   {
-    const File* const files[] = {&file};
-    const ReadAhead ahead(files);
+    const ReadAhead ahead(steady());
     for (size_t offset = 0; offset < kSize; offset += kSize / 64) {
       ASSERT_TRUE(happens([&] { return is_in_memory(file, offset); })) << offset;
     }
@@ -51,8 +57,7 @@ TEST_F(ReadAheadTest, BringsAFileIntoMemory) {
 TEST_F(ReadAheadTest, LeavesAFileInMemoryAlone) {
   const File file(make(kSize));
   const size_t before = threads();
-  const File* const files[] = {&file};
-  const ReadAhead ahead(files);
+  const ReadAhead ahead(steady());
   EXPECT_EQ(threads(), before);
 }
 
@@ -60,8 +65,7 @@ TEST_F(ReadAheadTest, LeavesASmallFileAlone) {
   const File file(make(1 << 20));
   evict(file);
   const size_t before = threads();
-  const File* const files[] = {&file};
-  const ReadAhead ahead(files);
+  const ReadAhead ahead(steady());
   EXPECT_EQ(threads(), before);
 }
 
@@ -70,8 +74,7 @@ TEST_F(ReadAheadTest, EndsWithItsOwner) {
   evict(file);
   const size_t before = threads();
   {
-    const File* const files[] = {&file};
-    const ReadAhead ahead(files);
+    const ReadAhead ahead(steady());
   }
   EXPECT_TRUE(happens([&] { return threads() == before; }));
   EXPECT_FALSE(is_in_memory(file, 2 * kSize));  // where nobody has looked: that alone has a file read there
@@ -80,7 +83,7 @@ TEST_F(ReadAheadTest, EndsWithItsOwner) {
 TEST_F(ReadAheadTest, OutlivesTheFileAndAFork) {
   std::optional<File> file(make(kSize));
   evict(*file);
-  auto ahead = std::make_unique<ReadAhead>(std::vector<const File*>{&*file});
+  auto ahead = std::make_unique<ReadAhead>(steady());
   file.reset();
   EXPECT_EQ(run_in_child([&] { ahead.reset(); }), 0);
   const File again(directory_ / "f");

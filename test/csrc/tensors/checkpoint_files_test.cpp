@@ -65,15 +65,15 @@ TEST(CheckpointIn, SaysWhatADirectoryHolds) {
 TEST(ReadIndex, NamesTheIndex) {
   const io::TestDirectory directory;
   const std::string path = io::write_file(directory / "i.json", "{}");
-  expect_error<SafetensorError>(path + ": not an index of a checkpoint", [&] { read_index(path); });
+  expect_error<SafetensorError>(path + ": not an index of a checkpoint", [&] { read_index(io::File(path)); });
 }
 
 TEST(ReadIndex, RefusesWhatIsTooLong) {
   const io::TestDirectory directory;
   const std::string path = io::write_file(directory / "i.json", "{}");
   std::filesystem::resize_file(path, format::kMaxIndexSize + 1);  // a hole, which takes no room
-  expect_error<SafetensorError>("the index has 100000001 bytes but at most 100000000 are read",
-                                [&] { read_index(path); });
+  expect_error<SafetensorError>("the index has 1000000001 bytes but at most 1000000000 are read",
+                                [&] { read_index(io::File(path)); });
 }
 
 }  // namespace

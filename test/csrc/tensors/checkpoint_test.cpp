@@ -64,8 +64,10 @@ TEST_P(CheckpointTest, IsItsFilesOneAfterTheOther) {
   const Checkpoint checkpoint = open();
   EXPECT_EQ(checkpoint.size(), 5U);
   EXPECT_EQ(names_of(checkpoint.entries()), (std::vector<std::string_view>{"d", "b", "a", "none", "c"}));
-  EXPECT_EQ(names_of(checkpoint.sorted_entries()),
-            (std::vector<std::string_view>{"a", "b", "c", "d", "none"}));
+  EXPECT_EQ(checkpoint.names(), names_of(checkpoint.entries()));
+  EXPECT_EQ(checkpoint.sorted_names(), (std::vector<std::string_view>{"a", "b", "c", "d", "none"}));
+  EXPECT_TRUE(checkpoint.contains("c"));
+  EXPECT_FALSE(checkpoint.contains("x"));
   EXPECT_EQ(checkpoint.source(), index_);
   EXPECT_EQ(checkpoint.source_of(checkpoint.entry("a")), directory_ / "2");
   EXPECT_EQ(checkpoint.source_of(checkpoint.entry("b")), directory_ / "1");
@@ -165,20 +167,127 @@ TEST_P(CheckpointTest, SaysWhichFileIsMalformed) {
 }
 
 TEST_P(CheckpointTest, RefusesAnIndexOfOtherFiles) {
+  const std::string one = directory_ / "1", two = directory_ / "2";
   write_index(R"("a":"2","none":"2","c":"2","b":"1","d":"1","e":"1")");
-  expect_refused("tensor 'e': the index says that it is in " + (directory_ / "1") +
-                 ", which does not have it");
-  write_index(R"("a":"2","none":"2","c":"1","b":"1","d":"1")");
-  expect_refused("tensor 'c': the index says that it is in " + (directory_ / "1") +
-                 ", which does not have it");
-  write_index(R"("a":"2","none":"2","c":"2","b":"1")");
-  expect_refused("tensor 'd': is in " + (directory_ / "1") + " but not in the index");
+  expect_refused(
+      "the index and its 2 files differ; 1 tensor is not in the file that the index assigns it to: "
+      "'e' (the index says that it is in " +
+      one + ")");
+  write_index(R"("a":"2","none":"2","c":"1","b":"1")");
+  expect_refused(
+      "the index and its 2 files differ; 1 tensor is not in the file that the index assigns it to: "
+      "'c' (the index says that it is in " +
+      one + "); 1 tensor is not in the index: 'd' (in " + one + ")");
+  write_index(R"("a":"2","b":"1")");
+  expect_refused("the index and its 2 files differ; 3 tensors are not in the index: 'd' (in " + one +
+                 "), 'none' (in " + two + "), 'c' (in " + two +
+                 "); pass strict_index=False to load only what the index assigns");
 }
 
 TEST_P(CheckpointTest, RefusesATensorInTwoFiles) {
-  write_safetensors(directory_ / "1", header_of({{"d", 1}, {"a", 4}}), "vwxyz");
+  const std::string one = directory_ / "1", two = directory_ / "2";
+  write_safetensors(one, header_of({{"d", 1}, {"a", 4}}), "vwxyz");
   write_index(R"("a":"2","none":"2","c":"2","d":"1")");
-  expect_refused("tensor 'a': is in two files, " + (directory_ / "1") + " and " + (directory_ / "2"));
+  expect_refused("the index and its 2 files differ; 1 tensor is in two files: 'a' (in " + two +
+                 ", as the index says, and in " + one +
+                 "); pass strict_index=False to load only what the index assigns");
+}
+
+TEST_P(CheckpointTest, NamesOnlyTheFirstDifferences) {
+  std::string assigned = R"("a":"2","none":"2","c":"2","b":"1","d":"1")";
+  for (int i = 0; i < 8; ++i) {
+    assigned += R"(,"x)" + std::to_string(i) + R"(":"1")";
+  }
+  write_index(assigned);
+  const std::string where = " (the index says that it is in " + (directory_ / "1") + ")";
+  expect_refused(
+      "the index and its 2 files differ; 8 tensors are not in the files that the index assigns "
+      "them to: 'x0'" +
+      where + ", 'x1'" + where + ", 'x2'" + where + ", 'x3'" + where + ", 'x4'" + where + ", and 3 more");
+}
+
+TEST_P(CheckpointTest, TakesWhatTheIndexAssigns) {
+  write_safetensors(directory_ / "1", header_of({{"d", 1}, {"a", 4}}), "vwxyz");
+  write_index(R"("a":"2","d":"1")");
+  const Checkpoint checkpoint(index_, GetParam(), Checkpoint::Opening::all(/*strict_index=*/false));
+  EXPECT_EQ(checkpoint.names(), (std::vector<std::string_view>{"d", "a"}));
+  EXPECT_EQ(names_of(checkpoint.entries()), checkpoint.names());
+  EXPECT_EQ(checkpoint.size(), 2U);
+  EXPECT_FALSE(checkpoint.contains("c"));
+  EXPECT_EQ(text_of(checkpoint.read(checkpoint.entry("a"), at::kCPU)), "abc");
+  write_index(R"("a":"2","d":"1","e":"1")");
+  expect_error<SafetensorError>(
+      "1 tensor is not in the file that the index assigns it to: 'e' (the index says that it is in ",
+      [&] { Checkpoint(index_, GetParam(), Checkpoint::Opening::all(/*strict_index=*/false)); });
+}
+
+TEST_P(CheckpointTest, ByNameNeedsTheFilesOfTheNamesAlone) {
+  const std::string names[] = {"c", "a", "unheard of"};
+  for (const char* damage : {"", "short"}) {
+    std::filesystem::remove(directory_ / "1");
+    if (*damage != 0) {
+      io::write_file(directory_ / "1", damage);
+    }
+    const Checkpoint named(index_, GetParam(), Checkpoint::Opening::of(names));
+    EXPECT_EQ(named.files().size(), 1U);
+    EXPECT_EQ(text_of(named.read(named.entry("c"), at::kCPU)), "de");
+    expect_error<SafetensorError>("tensor 'unheard of': not in these 2 files, which hold 5 tensors",
+                                  [&] { named.entry("unheard of"); });
+    const Checkpoint present(index_, GetParam(), Checkpoint::Opening::present());
+    EXPECT_EQ(text_of(present.read(present.entry("a"), at::kCPU)), "abc");
+    EXPECT_EQ(present.names(), (std::vector<std::string_view>{"a", "none", "c", "b", "d"}));
+    EXPECT_TRUE(present.contains("b"));
+    const auto expect_damage = [&](auto act) {
+      if (*damage == 0) {
+        expect_error<OsError>("[Errno 2] No such file or directory: '" + (directory_ / "1") + "'", act);
+      } else {
+        expect_error<SafetensorError>((directory_ / "1") + ": ", act);
+      }
+    };
+    expect_damage([&] { present.entry("b"); });
+    expect_damage([&] { present.metadata(); });
+    expect_damage([&] { present.require_whole(false); });
+    expect_damage([&] { open(); });
+  }
+}
+
+TEST_P(CheckpointTest, SaysOfOneNameThatItsFileDoesNotHaveIt) {
+  write_index(R"("a":"2","e":"2")");
+  const std::string names[] = {"e"};
+  const Checkpoint checkpoint(index_, GetParam(), Checkpoint::Opening::of(names));
+  expect_error<SafetensorError>(index_ + ": tensor 'e': the index says that it is in " + (directory_ / "2") +
+                                    ", which does not have it",
+                                [&] { checkpoint.entry("e"); });
+}
+
+TEST_P(CheckpointTest, RefusesEntriesOfAnotherCheckpoint) {
+  const Checkpoint checkpoint = open();
+  const Checkpoint other(directory_ / "2", GetParam());
+  const format::TensorEntry copy = other.entry("c");
+  for (const format::TensorEntry* entry : {&other.entry("a"), &other.entry("c"), &copy}) {
+    for (const Checkpoint* asked : {&checkpoint, entry == &copy ? &other : &checkpoint}) {
+      expect_error<c10::Error>(
+          asked->source() + ": tensor '" + std::string(entry->name) + "' is an entry of another checkpoint",
+          [&] { asked->file_of(*entry); });
+      EXPECT_THROW(asked->position(*entry), c10::Error);
+      EXPECT_THROW(asked->read(std::span(&entry, 1), at::kCPU), c10::Error);
+    }
+  }
+}
+
+TEST_P(CheckpointTest, KnowsWhetherItIsStillThere) {
+  const Checkpoint checkpoint = open();
+  const Checkpoint folder(directory_.path(), GetParam());
+  const Checkpoint file(directory_ / "1", GetParam());
+  EXPECT_TRUE(checkpoint.is_current() && folder.is_current() && file.is_current());
+  write_safetensors(directory_ / "model.safetensors", header_of({{"a", 1}}), "x");
+  EXPECT_TRUE(checkpoint.is_current());
+  EXPECT_FALSE(folder.is_current());
+  std::filesystem::copy_file(index_, directory_ / "copy");
+  std::filesystem::rename(directory_ / "copy", index_);  // with the same text
+  EXPECT_FALSE(checkpoint.is_current());
+  std::filesystem::remove(directory_ / "1");
+  EXPECT_FALSE(file.is_current());
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, CheckpointTest, testing::Values("mmap", "pread"));

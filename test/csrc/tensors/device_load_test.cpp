@@ -126,7 +126,7 @@ TEST_P(DeviceLoad, SaysWhatReadingThrows) {
   want(1 << 20);
   for (size_t size : {size_t{0}, size_t{5000}, size_t{900'000}}) {
     const io::TestDirectory directory;
-    const io::File file(io::write_file(directory / "f", io::pattern(1 << 20)));
+    const io::SteadyFile file{io::File(io::write_file(directory / "f", io::pattern(1 << 20)))};
     ASSERT_EQ(::truncate(file.path().c_str(), static_cast<off_t>(size)), 0);
     const FileBytes source(file);
     const auto lane = DeviceLane::open(GetParam());
@@ -177,7 +177,7 @@ TEST_P(DeviceLoad, ReadsFiles) {
   std::mt19937 random(5);
   want_at_random(random);
   contents_ = io::pattern(source_);
-  const io::File file(io::write_file(directory / "f", contents_));
+  const io::SteadyFile file{io::File(io::write_file(directory / "f", contents_))};
   const auto lane = DeviceLane::open(GetParam());
   const FileBytes source(file);
   results_ = load_through(*lane, source, wanted_, {3, kRing, kShared});

@@ -60,6 +60,42 @@ TEST_P(OpenFileTest, TensorsOutliveItAndWritesStayOutOfTheFile) {
   EXPECT_EQ(io::read_file(path_), before);
 }
 
+TEST_P(OpenFileTest, NoTwoTensorsShareMemory) {
+  // Above and below what is mapped rather than copied.
+  for (const size_t size : {size_t{4096}, size_t{1} << 21}) {
+    const std::string sizes = std::to_string(size);
+    const std::string half = std::to_string(size / 2);
+    const std::string data = io::pattern(size);
+    const OpenFile file =
+        open(R"({"a":{"dtype":"U8","shape":[2,)" + half + R"(],"data_offsets":[0,)" + sizes + "]}}", data);
+    const format::TensorEntry& entry = file.entry("a");
+    const auto columns = static_cast<int64_t>(size / 2);
+    const StridedView rows{{2, columns}, {columns, 1}, 0}, row{{columns}, {1}, columns};
+    const StridedView gaps{{2, columns / 2}, {columns, 2}, 1};
+    const format::TensorEntry* const twice[] = {&entry, &entry};
+    std::vector<at::Tensor> tensors = file.read(twice, at::kCPU);
+    tensors.push_back(file.read(entry, at::kCPU));
+    const at::Tensor whole = tensors[0].clone();
+    const auto expect_all = [&](const StridedView& view, const at::Tensor& expected) {
+      for (int i = 0; i < 2; ++i) {
+        tensors.push_back(file.read_view(entry, view, at::kCPU));
+        ASSERT_TRUE(at::equal(tensors.back(), expected));
+        tensors.back().fill_(1);
+      }
+    };
+    EXPECT_EQ(std::memcmp(whole.const_data_ptr(), data.data(), size), 0);
+    for (const at::Tensor& tensor : tensors) {
+      ASSERT_TRUE(at::equal(tensor, whole));
+      tensor.fill_(7);
+    }
+    expect_all(rows, whole);
+    expect_all(row, whole[1]);
+    expect_all(gaps, whole.slice(1, 1, columns, 2));
+    EXPECT_TRUE(at::equal(file.read(entry, at::kCPU), whole));
+    EXPECT_TRUE(at::equal(tensors[0], at::full_like(whole, 7)));
+  }
+}
+
 TEST_P(OpenFileTest, OnMetaThereIsNoData) {
   const OpenFile file = open(kTwo, kTwoData);
   const at::Tensor b = file.read(file.entry("b"), at::kMeta);
