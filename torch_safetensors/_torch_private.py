@@ -29,7 +29,10 @@ try:
     from torch.utils._python_dispatch import _disable_current_modes
 except ImportError as error:
     missing_for_graphs = f"torch {torch.__version__} lacks what operators need in graphs: {error}"
-    DynamicOutputShapeException = UnsupportedFakeTensorException = RuntimeError  # type: ignore[assignment, misc]
+    _DEPENDS_ON_DATA: tuple[type[RuntimeError], ...] = (RuntimeError,)
+else:
+    # The second is what modes pass over that compare real tensors with fake ones, such as CrossRefFakeMode.
+    _DEPENDS_ON_DATA = DynamicOutputShapeException, UnsupportedFakeTensorException
 #: Releases of torch that the Python tests passed with.
 TRIED_WITH = ("2.11", "2.13", "2.15")
 
@@ -69,11 +72,7 @@ def outside_of_graphs(reason: str) -> Callable[[_Function], _Function]:
     return decorate
 
 
-class _NotWithFakes(UnsupportedFakeTensorException):
-    """What modes that compare real tensors with fake ones, such as CrossRefFakeMode, pass over."""
-
-
-class DependsOnData(DynamicOutputShapeException, _NotWithFakes):
+class DependsOnData(*_DEPENDS_ON_DATA):  # type: ignore[misc]
     """From a fake kernel: compiled code leaves the graph for the call, and a full graph is refused."""
 
     def __init__(self, operator: Any, message: str) -> None:
