@@ -33,6 +33,7 @@ except ImportError as error:
 else:
     # The second is what modes pass over that compare real tensors with fake ones, such as CrossRefFakeMode.
     _DEPENDS_ON_DATA = DynamicOutputShapeException, UnsupportedFakeTensorException
+
 #: Releases of torch that the Python tests passed with.
 TRIED_WITH = ("2.11", "2.13", "2.15")
 
@@ -61,8 +62,9 @@ def outside_of_graphs(reason: str) -> Callable[[_Function], _Function]:
         def call(*args: Any, **kwargs: Any) -> Any:
             if torch.compiler.is_compiling() and in_tracing_mode():  # and not just some other thread
                 raise RuntimeError(reason)
-            dynamo: Any = sys.modules.get("torch._dynamo")
-            return (function if dynamo is None else dynamo.disable(function))(*args, **kwargs)
+            # Without the attribute while another thread imports it.
+            disable = getattr(sys.modules.get("torch._dynamo"), "disable", None)
+            return (function if disable is None else disable(function))(*args, **kwargs)
 
         marked: Any = call
         marked._torchdynamo_disable = True
@@ -97,7 +99,9 @@ def in_tracing_mode() -> bool:
     """
     # What export traces before dispatch has modes of its own, which torch keeps for all threads together; the key is
     # this thread's.
-    return any(_get_mode(key) is not None for key in _TRACING_MODES) or any(map(_is_included, _BEFORE_DISPATCH))
+    if any(map(_is_included, _BEFORE_DISPATCH)):
+        return True
+    return _count_modes() > 0 and any(_get_mode(key) is not None for key in _TRACING_MODES)
 
 
 def _members(enumeration: str, *names: str) -> list[Any]:
@@ -107,6 +111,7 @@ def _members(enumeration: str, *names: str) -> list[Any]:
 
 
 # On a release without one of these nothing looks traced, and the operators' fake kernels refuse.
+_count_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 _get_mode: Callable[..., Any] = getattr(torch._C, "_get_dispatch_mode", lambda _: None)
 _is_included: Callable[..., Any] = getattr(torch._C, "_dispatch_tls_is_dispatch_key_included", lambda _: False)
 _TRACING_MODES = _members("_TorchDispatchModeKey", "FAKE", "PROXY", "FUNCTIONAL")

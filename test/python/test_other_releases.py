@@ -114,7 +114,11 @@ def after_ours():
 
 RELEASES = {
     "effects": ("import torch._higher_order_ops.effects as effects\ndel effects._register_effectful_op", GRAPHS),
-    "modes": ("del torch._C._get_dispatch_mode, torch._C._dispatch_tls_is_dispatch_key_included", ""),
+    "modes": (
+        "for name in ('_get_dispatch_mode', '_dispatch_tls_is_dispatch_key_included', '_len_torch_dispatch_stack'):\n"
+        "    delattr(torch._C, name)",
+        "",
+    ),
     "Dynamo's table": (
         TAKE.format(
             module="torch._dynamo.variables.torch",
