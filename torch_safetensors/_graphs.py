@@ -375,14 +375,15 @@ _TRACING_RULES: dict[str, Callable[..., Any]] = {
 def register() -> None:
     """Tells torch all of the above; called once, when the package is imported."""
     lacking = _torch_private.missing_for_graphs
-    for name in filter(_is_there, _FAKES):
-        fake = _FAKES[name] if lacking is None else _refuses_to_be_traced(_FAKES[name], lacking)
-        torch.library.register_fake(f"safetensors::{name}", fake)
     if lacking is not None:
+        _register_fakes(lambda fake: _refuses_to_be_traced(fake, lacking))
         return
     for name in filter(_is_there, _EFFECTFUL):
         _torch_private.register_ordered_effect(f"safetensors::{name}")
-    keep_order_in_inductor([getattr(_ops, name).default for name in (*_EFFECTFUL, "load_into") if _is_there(name)])
+    ordered = [getattr(_ops, name).default for name in (*_EFFECTFUL, "load_into") if _is_there(name)]
+    keeps_order = keep_order_in_inductor(ordered)
+    # Inductor, too, runs the fake kernels of a graph, before it orders anything.
+    _register_fakes(lambda fake: _first(keeps_order, fake))
     for name in filter(_is_there, _TRACING_RULES):
         _torch_private.register_tracing_rule(f"safetensors::{name}", _TRACING_RULES[name])
     inlined: dict[str, Callable[..., Any]] = {
@@ -401,6 +402,20 @@ def register() -> None:
             for operator in (getattr(_ops, name), getattr(_ops, name).default)
         }
     )
+
+
+def _register_fakes(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    for name in filter(_is_there, _FAKES):
+        torch.library.register_fake(f"safetensors::{name}", wrap(_FAKES[name]))
+
+
+def _first(action: Callable[[], None], fake: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(fake)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        action()
+        return fake(*args, **kwargs)
+
+    return both
 
 
 def _refuses_to_be_traced(fake: Callable[..., Any], reason: str) -> Callable[..., Any]:

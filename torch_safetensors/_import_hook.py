@@ -16,14 +16,18 @@ import torch
 __all__ = ["after_import"]
 
 
-def after_import(name: str, callback: Callable[[ModuleType], None], without: str) -> None:
+def after_import(name: str, callback: Callable[[ModuleType], None], without: str) -> Callable[[], None]:
     """Calls back when the module of that name was executed: now if it is there, or else when others import it.
 
     Args:
         name: of the module.
         callback: gets the module, once for each time that it is executed up to its first import.
         without: what is different if the callback fails, for a warning. The import succeeds: it is not ours.
+
+    Returns:
+        What calls back where the module is there by now and has not come by, since others took the hook away.
     """
+    done: list[ModuleType] = []
 
     def call(module: ModuleType) -> None:
         try:
@@ -32,11 +36,17 @@ def after_import(name: str, callback: Callable[[ModuleType], None], without: str
             warnings.warn(
                 f"torch {torch.__version__}: {without} ({name}: {type(error).__name__}: {error})", stacklevel=2
             )
+        done[:] = [module]
+
+    def make_up() -> None:
+        if name in sys.modules and sys.modules[name] not in done:
+            call(importlib.import_module(name))  # waits for another thread that is in the middle of it
 
     if name in sys.modules:
-        call(importlib.import_module(name))  # waits for another thread that is in the middle of it
+        make_up()
     else:
         sys.meta_path.insert(0, _Finder(name, call))
+    return make_up
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -19,7 +19,7 @@ __all__ = ["keep_order_in_inductor"]
 _LAST = "_torch_safetensors_last_operation"
 
 
-def keep_order_in_inductor(operators: Sequence[Any]) -> None:
+def keep_order_in_inductor(operators: Sequence[Any]) -> Callable[[], None]:
     """Makes Inductor run these operators in the order of the program.
 
     torch 2.11 to 2.14 note the order of operators with effects under the names of buffers and look it up by those of
@@ -29,6 +29,9 @@ def keep_order_in_inductor(operators: Sequence[Any]) -> None:
 
     So these operators get lowerings of their own, which add what is missing where every one of these releases looks
     for it. Nothing changes for other operators.
+
+    Returns:
+        What to call while a graph with these operators is traced: it makes up for an import that went unnoticed.
     """
 
     def install(lowering: ModuleType) -> None:
@@ -37,7 +40,7 @@ def keep_order_in_inductor(operators: Sequence[Any]) -> None:
             fall_back = lowering.fallback_handler(operator)
             lowering.lowerings[operator] = functools.partial(_lower, graph, operator, fall_back)
 
-    after_import("torch._inductor.lowering", install, "Inductor may move loads and saves of compiled code")
+    return after_import("torch._inductor.lowering", install, "Inductor may move loads and saves of compiled code")
 
 
 def _lower(virtualized: Any, operator: Any, fall_back: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

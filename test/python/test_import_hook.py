@@ -14,6 +14,8 @@ import pytest
 
 from torch_safetensors._import_hook import after_import
 
+#: What the calls returned.
+makes_up = []
 SOURCE = "value = 1\n\ndef function():\n    return value\n"
 
 
@@ -33,7 +35,7 @@ def hooked(folder, name="hooked_module", source=SOURCE):
     (folder / f"{name}.py").write_text(source)
     importlib.invalidate_caches()
     calls = []
-    after_import(name, lambda module: calls.append((module, module.value)), "something is missing")
+    makes_up.append(after_import(name, lambda module: calls.append((module, module.value)), "something is missing"))
     return calls
 
 
@@ -232,6 +234,22 @@ def test_a_hook_of_others_that_asks_all_finders(imports):
     module = importlib.import_module("hooked_module")
     assert asked
     assert calls == [(module, 1)]
+
+
+def test_a_hook_that_was_taken_away_is_made_up_for(imports):
+    calls = hooked(imports)
+    sys.meta_path[:] = [finder for finder in sys.meta_path if finder not in hooks()]
+    makes_up[-1]()
+    assert "hooked_module" not in sys.modules
+    module = importlib.import_module("hooked_module")
+    assert calls == []
+    makes_up[-1]()
+    makes_up[-1]()
+    assert calls == [(module, 1)]
+    del sys.modules["hooked_module"]
+    again = importlib.import_module("hooked_module")
+    makes_up[-1]()
+    assert calls == [(module, 1), (again, 1)]
 
 
 def test_a_callback_that_fails_does_not_fail_the_import(imports):
