@@ -7,6 +7,7 @@ a file that differs. docs/limits.md says what cannot be traced.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from ._arguments import (
     operator_filename,
     operator_metadata,
 )
+from ._inductor_order import keep_order_in_inductor
 from ._iterate import is_converted
 from ._selection import DeviceMap, Names, Rename, select
 from ._torch_private import constant_while_compiling, outside_of_modes
@@ -28,8 +30,17 @@ _ops = torch.ops.safetensors
 
 
 def is_tracing() -> bool:
-    """True where the Python functions must call operators that a graph can hold."""
-    return torch.compiler.is_compiling() or _torch_private.in_dispatch_mode()
+    """True where the Python functions must call operators that a graph can hold.
+
+    ``torch.compiler.is_compiling()`` is also true while another thread compiles.
+
+    Raises:
+        RuntimeError: there, on a release of torch that lacks what this needs.
+    """
+    traced = torch.compiler.is_dynamo_compiling() or _torch_private.in_tracing_mode()
+    if traced and _torch_private.missing_for_graphs is not None:
+        raise RuntimeError(_torch_private.missing_for_graphs)
+    return traced
 
 
 @constant_while_compiling
@@ -312,19 +323,34 @@ def _fake_metadata(filename: str) -> dict[str, str]:
 _DEPENDS_ON_DATA = "what it returns depends on the data. Load outside of the graph, or from a file with load_file"
 _EAGER_ONLY = "models are loaded and saved by eager code. Call it outside of the graph"
 
+_FOR_EAGER_CODE = (
+    "_check_parts",
+    "_dropped_names",
+    "_header_size",
+    "_parse_index",
+    "_recover",
+    "_remove_dead_files",
+    "_replace_tensor",
+    "_save_bytes",
+    "_save_file",
+    "_save_small",
+    "_write_file",
+    "_write_ranges",
+)
+
 _FAKES: dict[str, Callable[..., Any]] = {
     "load_file": _fake_load_file,
     "load": _leaves_the_graph("load", _DEPENDS_ON_DATA),
     "_load": _leaves_the_graph("_load", _DEPENDS_ON_DATA),
+    "_load_bytes": _leaves_the_graph("_load_bytes", _DEPENDS_ON_DATA),
+    "_load_all": _leaves_the_graph("_load_all", "it checks nothing when it runs"),
     "_load_file": _leaves_the_graph("_load_file", "it checks nothing when it runs"),
-    "_save_file": _leaves_the_graph("_save_file", "it is for eager code"),
-    "_save_small": _leaves_the_graph("_save_small", "it is for eager code"),
-    "_verify": _leaves_the_graph("_verify", _EAGER_ONLY),
     "_load_model": _leaves_the_graph("_load_model", _EAGER_ONLY),
     "_check_model": _leaves_the_graph("_check_model", _EAGER_ONLY),
     "_save_model": _leaves_the_graph("_save_model", _EAGER_ONLY),
-    "_replace_tensor": _leaves_the_graph("_replace_tensor", "it is for eager code"),
-    "_recover": _leaves_the_graph("_recover", "it is for eager code"),
+    "_verify": _leaves_the_graph("_verify", _EAGER_ONLY),
+    # Without one of their own, torch would run the real kernels on tensors that have no memory.
+    **{name: _leaves_the_graph(name, "it is for eager code") for name in _FOR_EAGER_CODE},
     "load_tensor": _fake_load_tensor,
     "load_tensors": _fake_load_tensors,
     "load_into": _fake_load_into,
@@ -388,11 +414,16 @@ _TRACING_RULES: dict[str, Callable[..., Any]] = {
 
 def register() -> None:
     """Tells torch all of the above; called once, when the package is imported."""
-    for name in filter(_is_there, _FAKES):
-        torch.library.register_fake(f"safetensors::{name}", _FAKES[name])
+    lacking = _torch_private.missing_for_graphs
+    if lacking is not None:
+        _register_fakes(lambda fake: _refuses_to_be_traced(fake, lacking))
+        return
     for name in filter(_is_there, _EFFECTFUL):
         _torch_private.register_ordered_effect(f"safetensors::{name}")
-    _torch_private.keep_order_in_inductor(_ops.load_into.default)
+    ordered = [getattr(_ops, name).default for name in (*_EFFECTFUL, "load_into") if _is_there(name)]
+    keeps_order = keep_order_in_inductor(ordered)
+    # Inductor, too, runs the fake kernels of a graph, before it orders anything.
+    _register_fakes(lambda fake: _first(keeps_order, fake))
     for name in filter(_is_there, _TRACING_RULES):
         _torch_private.register_tracing_rule(f"safetensors::{name}", _TRACING_RULES[name])
     inlined: dict[str, Callable[..., Any]] = {
@@ -411,6 +442,32 @@ def register() -> None:
             for operator in (getattr(_ops, name), getattr(_ops, name).default)
         }
     )
+
+
+def _register_fakes(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    for name in filter(_is_there, _FAKES):
+        torch.library.register_fake(f"safetensors::{name}", wrap(_FAKES[name]))
+
+
+def _first(action: Callable[[], None], fake: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(fake)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        action()
+        return fake(*args, **kwargs)
+
+    return both
+
+
+def _refuses_to_be_traced(fake: Callable[..., Any], reason: str) -> Callable[..., Any]:
+    """For real tensors on meta it stays what it is."""
+
+    @functools.wraps(fake)
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or _torch_private.in_tracing_mode():
+            raise RuntimeError(reason)
+        return fake(*args, **kwargs)
+
+    return refuse
 
 
 def _is_there(name: str) -> bool:

@@ -93,7 +93,10 @@ def uninstall() -> None:
 def _import_reference() -> ModuleType | None:
     """``safetensors.torch`` of the reference, or None if that is not installed."""
     if "safetensors.torch" not in sys.modules:
-        spec = importlib.util.find_spec("safetensors")
+        try:
+            spec = importlib.util.find_spec("safetensors")
+        except ValueError:  # a module that a program made itself, without a spec
+            spec = None
         if spec is None or spec.origin is None:  # nothing, or a folder that only has the name
             return None
     return importlib.import_module("safetensors.torch")

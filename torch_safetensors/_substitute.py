@@ -35,7 +35,13 @@ def provide(undo: contextlib.ExitStack) -> None:
     undo.callback(_forget)
     finder = _Finder()
     sys.meta_path.insert(0, finder)
-    undo.callback(sys.meta_path.remove, finder)
+    undo.callback(_take_away, finder)
+
+
+def _take_away(finder: _Finder) -> None:
+    """From the list that there is by then, which need not be the one it was put into."""
+    with contextlib.suppress(ValueError):
+        sys.meta_path.remove(finder)
 
 
 def _put_aside(undo: contextlib.ExitStack) -> None:
@@ -95,5 +101,7 @@ class _Finder(importlib.metadata.DistributionFinder):
     def find_distributions(
         self, context: importlib.metadata.DistributionFinder.Context | None = None
     ) -> Iterable[importlib.metadata.Distribution]:
-        name = context.name if context is not None else None
-        return [_Distribution()] if name is None or name.lower() == "safetensors" else []
+        context = context or importlib.metadata.DistributionFinder.Context()
+        if context.path != sys.path:  # a search in certain folders, where it is not
+            return []
+        return [_Distribution()] if context.name is None or context.name.lower() == "safetensors" else []

@@ -7,32 +7,35 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.abc
-import importlib.machinery
-import importlib.util
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
-from torch._guards import TracingContext
-from torch._library.effects import EffectType
-from torch._subclasses.fake_tensor import DynamicOutputShapeException
-from torch._subclasses.functional_tensor import FunctionalTensorMode
-from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
-from torch.utils._python_dispatch import _disable_current_modes
 
+from ._import_hook import after_import
+
+#: What this release of torch lacks for operators in graphs, in one line; None where it has everything.
+missing_for_graphs: str | None = None
 try:
+    from torch._guards import TracingContext
     from torch._higher_order_ops.effects import _register_effectful_op
+    from torch._library.effects import EffectType as EffectType
+    from torch._subclasses.fake_tensor import DynamicOutputShapeException, UnsupportedFakeTensorException
+    from torch._subclasses.functional_tensor import FunctionalTensorMode
+    from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+    from torch.utils._python_dispatch import _disable_current_modes
 except ImportError as error:
-    raise ImportError(
-        f"torch {torch.__version__} has no _register_effectful_op: without it, compiled graphs would drop saves and "
-        "read stale files. Use torch 2.11 to 2.13"
-    ) from error
+    missing_for_graphs = f"torch {torch.__version__} lacks what operators need in graphs: {error}"
+    _DEPENDS_ON_DATA: tuple[type[RuntimeError], ...] = (RuntimeError,)
+else:
+    # The second is what modes pass over that compare real tensors with fake ones, such as CrossRefFakeMode.
+    _DEPENDS_ON_DATA = DynamicOutputShapeException, UnsupportedFakeTensorException
 
 #: Releases of torch that the Python tests passed with.
-TRIED_WITH = ("2.11", "2.13")
+TRIED_WITH = ("2.11", "2.13", "2.15")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -40,35 +43,6 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def register_ordered_effect(operator: str) -> None:
     """Keeps graphs from dropping, merging or reordering calls of an operator."""
     _register_effectful_op(operator, EffectType.ORDERED)
-
-
-def keep_order_in_inductor(mutating: Any) -> None:
-    """Has Inductor keep the order of operators with ordered effects and of this one, which mutates its argument.
-
-    torch 2.11 to 2.13 note the order under the names of buffers and look it up by those of operations, so that it is
-    lost: with ``reorder_for_peak_memory``, which is on, a save was moved in front of a load of the same file. What
-    mutates its argument can have no effect in torch's sense, and is put into the same order here.
-    """
-
-    def install(lowering: ModuleType) -> None:
-        graph: Any = importlib.import_module("torch._inductor.virtualized").V
-        effect = torch.ops.higher_order.with_effects
-        lower_effect, fall_back = lowering.lowerings[effect], lowering.fallback_handler(mutating)
-
-        def lower(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            before = len(graph.graph.operations)
-            last = graph.graph.effectful_ops.get(EffectType.ORDERED)
-            result = function(*args, **kwargs)
-            for operation in graph.graph.operations[before:]:
-                if last is not None:
-                    graph.graph.additional_star_deps[operation.get_operation_name()].add(last.get_name())
-                graph.graph.effectful_ops[EffectType.ORDERED] = operation
-            return result
-
-        lowering.lowerings[effect] = functools.partial(lower, lower_effect)
-        lowering.lowerings[mutating] = functools.partial(lower, fall_back)
-
-    _after_import("torch._inductor.lowering", install)
 
 
 def constant_while_compiling(function: _Function) -> _Function:
@@ -86,10 +60,11 @@ def outside_of_graphs(reason: str) -> Callable[[_Function], _Function]:
     def decorate(function: _Function) -> _Function:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if torch.compiler.is_compiling():
+            if torch.compiler.is_compiling() and in_tracing_mode():  # and not just some other thread
                 raise RuntimeError(reason)
-            dynamo: Any = sys.modules.get("torch._dynamo")
-            return (function if dynamo is None else dynamo.disable(function))(*args, **kwargs)
+            # Without the attribute while another thread imports it.
+            disable = getattr(sys.modules.get("torch._dynamo"), "disable", None)
+            return (function if disable is None else disable(function))(*args, **kwargs)
 
         marked: Any = call
         marked._torchdynamo_disable = True
@@ -99,12 +74,12 @@ def outside_of_graphs(reason: str) -> Callable[[_Function], _Function]:
     return decorate
 
 
-class DependsOnData(DynamicOutputShapeException):
+class DependsOnData(*_DEPENDS_ON_DATA):  # type: ignore[misc]
     """From a fake kernel: compiled code leaves the graph for the call, and a full graph is refused."""
 
     def __init__(self, operator: Any, message: str) -> None:
         super().__init__(operator)
-        self._message = message
+        self.reason = self._message = message
 
     def __str__(self) -> str:
         return self._message
@@ -117,9 +92,30 @@ def outside_of_modes() -> Iterator[None]:
         yield
 
 
-def in_dispatch_mode() -> bool:
-    """True under FakeTensorMode, while make_fx or export trace, or under a mode of the user's."""
-    return bool(torch._C._len_torch_dispatch_stack())
+def in_tracing_mode() -> bool:
+    """True where this thread's operators are traced or faked: by make_fx, export, AOTAutograd, or FakeTensorMode.
+
+    Other modes (FlopCounterMode, DebugMode, a user's own) watch what really runs.
+    """
+    # What export traces before dispatch has modes of its own, which torch keeps for all threads together; the key is
+    # this thread's.
+    if any(map(_is_included, _BEFORE_DISPATCH)):
+        return True
+    return _count_modes() > 0 and any(_get_mode(key) is not None for key in _TRACING_MODES)
+
+
+def _members(enumeration: str, *names: str) -> list[Any]:
+    """Those of them that this release has."""
+    keys = getattr(torch._C, enumeration, None)
+    return [getattr(keys, name) for name in names if hasattr(keys, name)]
+
+
+# On a release without one of these nothing looks traced, and the operators' fake kernels refuse.
+_count_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
+_get_mode: Callable[..., Any] = getattr(torch._C, "_get_dispatch_mode", lambda _: None)
+_is_included: Callable[..., Any] = getattr(torch._C, "_dispatch_tls_is_dispatch_key_included", lambda _: False)
+_TRACING_MODES = _members("_TorchDispatchModeKey", "FAKE", "PROXY", "FUNCTIONAL")
+_BEFORE_DISPATCH = _members("DispatchKey", "PreDispatch")
 
 
 def register_tracing_rule(operator: str, rule: Callable[..., Any]) -> None:
@@ -148,13 +144,12 @@ def inline_in_dynamo(functions: Mapping[Any, Callable[..., Any]]) -> None:
 
     def install(_dynamo: ModuleType) -> None:
         module = importlib.import_module("torch._dynamo.variables.torch")
-        get_handlers = getattr(module.TorchInGraphFunctionVariable, "_get_handlers", None)
-        if get_handlers is None:
-            return  # The operators' fake kernels then refuse to be traced unchecked.
+        handlers = module.TorchInGraphFunctionVariable._get_handlers()
         for operator, function in functions.items():
-            get_handlers()[operator] = _handler(module, function)
+            handlers[operator] = _handler(module, function)
 
-    _after_import("torch._dynamo", install)
+    # The operators' fake kernels then refuse to be traced unchecked.
+    after_import("torch._dynamo", install, "torch.ops.safetensors.* cannot be compiled; use torch_safetensors.*")
 
 
 def _handler(module: ModuleType, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,39 +161,6 @@ def _handler(module: ModuleType, function: Callable[..., Any]) -> Callable[..., 
         return tx.inline_user_function_return(variable, list(args), kwargs)
 
     return handle
-
-
-def _after_import(name: str, callback: Callable[[ModuleType], None]) -> None:
-    if name in sys.modules:
-        callback(sys.modules[name])
-    else:
-        sys.meta_path.insert(0, _ImportHook(name, callback))
-
-
-class _ImportHook(importlib.abc.MetaPathFinder):
-    """Calls back once, after the module of that name was imported."""
-
-    def __init__(self, name: str, callback: Callable[[ModuleType], None]) -> None:
-        self._name = name
-        self._callback = callback
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self._name:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            self._callback(module)
-
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
 
 
 def compile_without_weights(

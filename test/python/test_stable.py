@@ -116,6 +116,44 @@ print(json.dumps(stable_program.failures(sys.argv[1], pathlib.Path(sys.argv[2]))
     assert load_file(path).keys() == {"w"}
 
 
+def test_errors_are_the_same_under_a_mode_that_watches(stable_package: Path, tmp_path: Path) -> None:
+    code = """
+import stable_program
+from torch.utils.flop_counter import FlopCounterMode
+path, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+expected = stable_program.failures(path, folder)
+with FlopCounterMode(display=False):
+    assert stable_program.failures(path, folder) == expected
+assert sorted(expected) == sorted(stable_program.FAILING)
+"""
+    save_file({"w": torch.ones(2, 3)}, tmp_path / "file.safetensors")
+    run(code, tmp_path / "file.safetensors", tmp_path / "nothing", site=stable_package)
+
+
+def test_faking_takes_no_fake_tensor_for_memory(stable_package: Path, tmp_path: Path) -> None:
+    code = """
+import torch, torch_safetensors as ts
+from torch._subclasses import FakeTensorMode
+x = torch.ones(2, 3)
+data = ts.save({"x": x})
+with FakeTensorMode(allow_non_fake_inputs=True):
+    fake = torch.ones(2, 3)
+    ts.save_file({"x": fake}, sys.argv[1])
+    for call in lambda: ts.save({"x": fake}), lambda: ts.save({"x": x}), lambda: ts.load(data):
+        try:
+            call()
+        except Exception as error:
+            print(error)
+"""
+    printed = run(code, tmp_path / "x", site=stable_package).splitlines()
+    saved = "safetensors::_save_bytes cannot be traced: it is for eager code"
+    loaded = (
+        "safetensors::_load_bytes cannot be traced: what it returns depends on the data. Load outside of the graph, "
+    )
+    assert printed == [saved, saved, f"{loaded}or from a file with load_file"]
+    assert not (tmp_path / "x").exists()
+
+
 def test_what_cannot_be_saved(stable_package: Path, tmp_path: Path) -> None:
     code = """
 import torch, torch_safetensors

@@ -11,10 +11,12 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -96,6 +98,46 @@ def check_packages_find_a_distribution(folder: Path) -> None:
         assert importlib.metadata.packages_distributions()["safetensors"] == ["safetensors"]
         assert [d.version for d in importlib.metadata.distributions() if d.name == "safetensors"] == ["0.8.0"]
         assert torch.__version__.startswith(importlib.metadata.version("torch"))
+
+
+def check_probes_change_nothing(folder: Path) -> None:
+    with installed():
+        before = list(sys.meta_path)
+        for _ in range(2):
+            assert importlib.util.find_spec("safetensors") is not None
+            assert importlib.util.find_spec("safetensors.torch") is not None
+            assert "safetensors" not in [module.name for module in pkgutil.iter_modules()]  # it is in no folder
+            assert importlib.metadata.version("safetensors") == "0.8.0"
+        spec = importlib.util.find_spec("safetensors")
+        assert spec is not None
+        importlib.util.module_from_spec(spec)
+        package = importlib.import_module("safetensors")
+        assert list(pkgutil.walk_packages(package.__path__, "safetensors.")) == []
+        assert sys.meta_path == before
+        assert importlib.import_module("safetensors.torch").load_file is ts.load_file
+        elsewhere = importlib.metadata.distributions(path=[str(folder)])
+        assert [found.metadata["Name"] for found in elsewhere] == []
+
+
+def check_uninstall_after_others_replaced_the_list_of_finders(folder: Path) -> None:
+    with installed():
+        sys.meta_path = list(sys.meta_path)
+    check_it_is_really_not_there(folder)
+    with installed():
+        del sys.meta_path[0]
+    check_it_is_really_not_there(folder)
+
+
+def check_a_module_without_a_spec_is_put_aside(folder: Path) -> None:
+    made = sys.modules["safetensors"] = ModuleType("safetensors")
+    try:
+        with installed():
+            from safetensors import safe_open
+
+            assert safe_open is ts.safe_open
+        assert sys.modules["safetensors"] is made
+    finally:
+        del sys.modules["safetensors"]
 
 
 def check_modules_for_other_frameworks_are_missing(folder: Path) -> None:

@@ -119,7 +119,7 @@ def read_boxes(handle: Any, reads: Iterable[Read]) -> None:
     converted: list[tuple[torch.Tensor, torch.Tensor]] = []
     for name, begin, out in reads:
         dtype = handle._get_meta(name).dtype
-        into = out if out.dtype == dtype else torch.empty(out.shape, dtype=dtype)
+        into = out if out.dtype == dtype else torch.empty(out.shape, dtype=dtype, device="cpu")
         if into is not out:
             converted.append((out, into))
         names.append(name)
