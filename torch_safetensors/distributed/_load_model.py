@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 
 from .._arguments import PathLike
-from .._errors import printable
 from .._models import check_or_load, has_own_loading, memory_of
 from ._boxes import as_dtensor, local_part, whole_box
-from ._group import check_same, world
+from ._group import check_same, source_of, world
+from ._interrupts import signals_held
 from ._load import Part, Strategy, describe, open_together, read_parts
 from ._sharing import Sharing, sharing_of
 
@@ -58,22 +58,23 @@ def load_model(
         RuntimeError: another rank was lost. The model then holds some of the new values.
     """
     group = process_group or world()
-    source = printable(path)
-    state: Mapping[str, torch.Tensor] = model.state_dict()
+    source = source_of(path)
 
-    def plan(handle: Any) -> tuple[tuple[list[str], list[str]], list[Part]]:
+    def plan(handle: Any) -> tuple[tuple[list[str], list[str]], list[Part], list[str]]:
+        state: Mapping[str, torch.Tensor] = model.state_dict()
         _check_model(model, state, source)
         names = check_or_load(_ops._check_model, model, _stand_ins(state), path, strict)
         parts = list(_parts(handle, state, names[1], group))
         for part in parts:
             _check_writable(part, source)
-        return names, parts
+        lines = [f"{part.name!r} as {_describe(state[part.name])}" for part in parts]
+        return names, parts, [f"strategy {strategy!r}", *lines]
 
     names: tuple[list[str], list[str]]
-    handle, (names, parts) = open_together(group, path, backend, plan)
-    lines = [f"{part.name!r} as {_describe(state[part.name])}" for part in parts]
-    check_same(group, source, "what to load", [f"strategy {strategy!r}", *lines])
-    read_parts(handle, source, parts, group, strategy)
+    with signals_held():
+        handle, (names, parts, lines) = open_together(group, path, backend, plan)
+        check_same(group, source, "what to load", lines)
+        read_parts(handle, source, parts, group, strategy)
     return names
 
 
