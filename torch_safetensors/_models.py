@@ -20,7 +20,7 @@ from ._arguments import (
     operator_metadata,
     operator_tensors,
 )
-from ._errors import SafetensorError, printable, translate
+from ._errors import SafetensorError, is_out_of_memory, printable, translate
 from ._files import load_file
 from ._progress import Progress, reporting
 
@@ -338,14 +338,22 @@ def _load_through_module(
             model, filename, tensors, loaded, result.missing_keys, result.unexpected_keys
         )
         if strict and (missing or unexpected):
-            raise RuntimeError(_strict_message(model, missing, unexpected))
-    except RuntimeError as error:
+            raise SafetensorError(f"{printable(filename)}: {_strict_message(model, missing, unexpected)}")
+    except BaseException as error:
         restore()
-        raise SafetensorError(f"{printable(filename)}: {error}") from error
-    except BaseException:
-        restore()
+        # What does not fit. All else is of the modules' own code, or of torch's when memory is short.
+        if _is_misfit(error):
+            raise SafetensorError(f"{printable(filename)}: {error}") from error
         raise
     return missing, unexpected
+
+
+def _is_misfit(error: BaseException) -> bool:
+    return (
+        type(error) is RuntimeError
+        and str(error).startswith("Error(s) in loading state_dict for ")
+        and not is_out_of_memory(error)  # which load_state_dict lists, too
+    )
 
 
 def _snapshot(model: torch.nn.Module) -> Callable[[], None]:

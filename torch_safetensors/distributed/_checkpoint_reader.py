@@ -23,7 +23,7 @@ from .._models import memory_of
 from ._boxes import LocalBox, Read, open_checkpoint, read_boxes, whole_box
 from ._carried import portable_errors
 from ._cost import Hardware, choose
-from ._group import device_of, together, world
+from ._group import device_of, together, together_after, world
 from ._interrupts import signals_held
 from ._load import Strategy, check_strategy, log, open_together
 from ._saved_boxes import Saved, read_saved_boxes
@@ -212,7 +212,7 @@ def _read_together(
         for _, item, out, _ in places:
             planner.commit_tensor(item, out)
 
-    together(group, printable(source), "reading", read)
+    together_after(group, printable(source), "reading", read)
 
 
 def _nbytes(part: Saved, item: ReadItem) -> int:

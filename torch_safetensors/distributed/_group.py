@@ -24,6 +24,7 @@ from ._interrupts import hear, hear_if_urgent, signals_heard, signals_held
 __all__ = [
     "ElsewhereError",
     "LostError",
+    "StoppedError",
     "all_gather",
     "check_same",
     "device_of",
@@ -31,6 +32,7 @@ __all__ = [
     "lost_ranks",
     "source_of",
     "together",
+    "together_after",
     "world",
 ]
 
@@ -42,6 +44,10 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 
 class ElsewhereError(RuntimeError):
     """What a rank raises where another one's error, which says more, kept it from going on."""
+
+
+class StoppedError(RuntimeError):
+    """What a rank raises where another one was interrupted, or ended."""
 
 
 class LostError(RuntimeError):
@@ -111,7 +117,9 @@ def together(group: dist.ProcessGroup, source: str, doing: str, action: Callable
     """Runs ``action`` on every rank, and returns what each of them gave, which must be small, by rank.
 
     Where it raises on any rank, all raise what the first of these raised: none goes on alone, and none waits for a rank
-    that will not come. A rank that is interrupted raises that itself; the others raise ElsewhereError, which says so.
+    that will not come. A rank that is interrupted raises that itself; the others raise StoppedError, which says so.
+
+    The action exchanges nothing, which a rank that fails before it would not take part in: see :func:`together_after`.
     """
     with signals_held():
         error, own = _outcome(group, source, doing, action)
@@ -127,10 +135,29 @@ def together(group: dist.ProcessGroup, source: str, doing: str, action: Callable
         results, told = _read(rows, source, doing)
         if not told:
             return results
-        rank = next((rank for rank, one in told.items() if not isinstance(one.error, ElsewhereError)), min(told))
+        rank = min(told, key=lambda rank: (_says_less(told[rank].error), rank))
         if rank == group.rank() and error is not None:
             raise error
         raise told[rank].error from _RaisedThereError(f"rank {rank}:\n{told[rank].trace}")
+
+
+def together_after(group: dist.ProcessGroup, source: str, doing: str, action: Callable[[], object]) -> None:
+    """The same for an action that exchanges something: it begins on every rank, whatever comes. Within signals_held."""
+    error: BaseException | None = None
+    try:
+        action()
+    except BaseException as raised:
+        error = raised
+
+    def tell() -> None:
+        if error is not None:
+            raise error
+
+    together(group, source, doing, tell)
+
+
+def _says_less(error: BaseException) -> int:
+    return 2 if isinstance(error, ElsewhereError) else 1 if isinstance(error, StoppedError) else 0
 
 
 def _outcome(
@@ -145,7 +172,7 @@ def _outcome(
         told = error
         if not isinstance(error, Exception):  # which would end other ranks without a word
             what = "".join(traceback.format_exception_only(type(error), error)).strip()
-            told = ElsewhereError(f"{source}: rank {group.rank()} raised {what} while {doing}")
+            told = StoppedError(f"{source}: rank {group.rank()} raised {what} while {doing}")
         make_portable(told)
         return error, bytearray([_ERROR]) + pickle.dumps(_Told(told, trace_of(error)))
 
@@ -155,7 +182,7 @@ def _read(rows: list[memoryview], source: str, doing: str) -> tuple[list[Any], d
     results, told = [], {}
     for rank, row in enumerate(rows):
         if row[0] == _STOPPED:
-            told[rank] = _Told(ElsewhereError(f"{source}: rank {rank} was interrupted while {doing}"), "")
+            told[rank] = _Told(StoppedError(f"{source}: rank {rank} was interrupted while {doing}"), "")
             continue
         value = pickle.loads(row[1:])
         if row[0] == _ERROR:

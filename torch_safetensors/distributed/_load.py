@@ -19,7 +19,7 @@ from .._arguments import PathLike
 from .._errors import translated
 from ._boxes import LocalBox, Read, local_box, open_checkpoint, read_boxes, whole_box
 from ._cost import Hardware, Work, choose, work_of
-from ._group import check_same, group_of, source_of, together
+from ._group import check_same, group_of, source_of, together, together_after
 from ._interrupts import signals_held
 from ._share import Shared, read_shared
 from ._sharing import Sharing, sharing_of
@@ -186,7 +186,7 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
     if alone:
         together(group, source, "reading", read_alone)
     for among in shared:
-        together(group, source, "reading", functools.partial(read_together, among))
+        together_after(group, source, "reading", functools.partial(read_together, among))
 
 
 def _as_shared(part: Part, whole: bool) -> Shared:

@@ -57,45 +57,43 @@ def read_shared(
     In rounds: each rank reads one block, and gets those of all others, while it reads that of the next round. Holds two
     rounds in memory, on ``device``, which is one where the group moves bytes.
 
+    Where it raises on one rank, it does on all. It exchanges what the ranks read, so that none may leave it out.
+
     Raises:
         RuntimeError: another rank was lost.
         ElsewhereError: another rank could not read its block, or take what it was sent; that one raises why.
     """
-    blocks = list(_blocks(tensors, _block_size(tensors, group.size())))
-    if not blocks:
-        return
-    rounds = [blocks[begin : begin + group.size()] for begin in range(0, len(blocks), group.size())]
-    # A rank that stops between two rounds would be missed in the next.
+    # A rank that stopped between two rounds would be missed in the next.
     with signals_held(), ThreadPoolExecutor(1) as reader:
-        _run_rounds(_Rounds(handle, tensors, rounds, group, device), source, reader)
+        begun: list[tuple[_Rounds, Future[BaseException | None]]] = []
+
+        def begin() -> None:
+            rounds = _Rounds(handle, tensors, group, device)
+            begun.append((rounds, reader.submit(rounds.read, 0)))
+
+        # All have what they need to take part, or none goes on.
+        together(group, source, "making room for what is passed on", begin)
+        _run_rounds(*begun[0], source, reader)
 
 
 class _Rounds:
     """The blocks that the ranks read, and memory for those of two rounds."""
 
-    def __init__(
-        self,
-        handle: Any,
-        tensors: Sequence[Shared],
-        rounds: list[list[list[_Piece]]],
-        group: dist.ProcessGroup,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, handle: Any, tensors: Sequence[Shared], group: dist.ProcessGroup, device: torch.device) -> None:
         self._handle = handle
         self._tensors = tensors
-        self._rounds = rounds
         self.group = group
-        self._device = device
-        self._sizes = [max(_end(block[-1], tensors) for block in of_round) for of_round in rounds]
+        ranks = group.size()
+        blocks = list(_blocks(tensors, _block_size(tensors, ranks)))
+        self._rounds = [blocks[begin : begin + ranks] for begin in range(0, len(blocks), ranks)]
+        self._sizes = [max(_end(block[-1], tensors) for block in of_round) for of_round in self._rounds]
+        size = max(self._sizes, default=0)
+        own = torch.empty(2, size, dtype=torch.uint8, device=device)
+        self._own = [own[number % 2, :size] for number, size in enumerate(self._sizes)]
+        self._all = own.new_empty(ranks * size)
 
     def __len__(self) -> int:
         return len(self._rounds)
-
-    def make_room(self) -> None:
-        size = max(self._sizes)
-        own = torch.empty(2, size, dtype=torch.uint8, device=self._device)
-        self._own = [own[number % 2, :size] for number, size in enumerate(self._sizes)]
-        self._all = own.new_empty(self.group.size() * size)
 
     def own(self, number: int) -> torch.Tensor:
         """Where this rank reads its block of a round; the one after the next has the same memory."""
@@ -106,11 +104,12 @@ class _Rounds:
         return self._all[: self.group.size() * self._sizes[number]]
 
     def read(self, number: int) -> BaseException | None:
-        """Reads this rank's block of a round."""
+        """Reads this rank's block of a round, if there is one."""
         try:
-            own, of_round, rank = self._own[number], self._rounds[number], self.group.rank()
-            if rank < len(of_round):
-                read_boxes(self._handle, [_read(own, piece, self._tensors) for piece in of_round[rank]])
+            blocks = self._rounds[number] if number < len(self) else []
+            if self.group.rank() < len(blocks):
+                block = blocks[self.group.rank()]
+                read_boxes(self._handle, [_read(self._own[number], piece, self._tensors) for piece in block])
         except BaseException as error:
             return error
         return None
@@ -125,24 +124,15 @@ class _Rounds:
         return None
 
 
-def _run_rounds(rounds: _Rounds, source: str, reader: ThreadPoolExecutor) -> None:
-    ahead: list[Future[BaseException | None]] = []
-
-    def begin() -> None:
-        rounds.make_room()
-        ahead.append(reader.submit(rounds.read, 0))
-
-    # All have what they need to take part, or none goes on.
-    together(rounds.group, source, "making room for what is passed on", begin)
+def _run_rounds(rounds: _Rounds, ahead: Future[BaseException | None], source: str, reader: ThreadPoolExecutor) -> None:
     failed: BaseException | None = None
     for number in range(len(rounds)):
-        read = ahead.pop().result()
+        read = ahead.result()
         # That of the round before the others have to be told, too.
         error = next((error for error in (failed, read, _interrupt()) if error is not None), None)
         own = rounds.own(number)
         own[0] = error is not None
-        if number + 1 < len(rounds):
-            ahead.append(reader.submit(rounds.read, number + 1))
+        ahead = reader.submit(rounds.read, number + 1)
         with lost_ranks(source, "passing on what was read"):
             all_gather(rounds.all(number), own, group=rounds.group)
         _check(error, rounds.all(number).view(rounds.group.size(), -1), source)
