@@ -93,14 +93,23 @@ def _check_model(model: torch.nn.Module, state: Mapping[str, torch.Tensor], sour
 
 
 def _stand_ins(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors without memory that have the shapes of the whole ones, and are one where those are."""
-    by_memory: dict[tuple[object, ...], torch.Tensor] = {}
-    return {
-        name: by_memory.setdefault(
-            (*_memory_of(tensor), tensor.shape), torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    """Tensors without memory that have the shapes of the whole ones, and share storages where those do.
+
+    Of DTensors only those are taken to share one that are the same tensor.
+    """
+    storages: dict[object, torch.UntypedStorage] = {}
+    stand_ins = {}
+    for name, tensor in state.items():
+        is_spread = as_dtensor(tensor) is not None
+        whole = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") if is_spread else tensor
+        memory = (*_memory_of(tensor), tensor.shape) if is_spread else tensor.untyped_storage()._cdata
+        if memory not in storages:
+            nbytes = whole.untyped_storage().nbytes()
+            storages[memory] = torch.empty(nbytes, dtype=torch.uint8, device="meta").untyped_storage()
+        stand_ins[name] = torch.empty(0, dtype=tensor.dtype, device="meta").set_(
+            storages[memory], whole.storage_offset(), whole.shape, whole.stride()
         )
-        for name, tensor in state.items()
-    }
+    return stand_ins
 
 
 def _memory_of(tensor: torch.Tensor) -> tuple[object, ...]:
