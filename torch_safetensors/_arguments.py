@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ __all__ = [
     "DeviceLike",
     "OperatorTensors",
     "PathLike",
+    "is_dtensor",
     "operator_device",
     "operator_filename",
     "operator_metadata",
@@ -143,6 +145,12 @@ def _check_named_tensor(name: object, tensor: object) -> None:
     if not isinstance(name, str):
         raise TypeError(f"Key {name!r} is invalid, expected str but received {type(name)}")
     check_initialized(name, tensor)
+
+
+def is_dtensor(tensor: object) -> bool:
+    """True for a tensor that is spread over ranks, without importing what makes those."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def split_names(names: list[str], separator: str | None) -> list[str]:

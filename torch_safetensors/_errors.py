@@ -7,7 +7,9 @@ import os
 import re
 from collections.abc import Iterator
 
-__all__ = ["SafetensorError", "translate", "translated"]
+import torch
+
+__all__ = ["SafetensorError", "is_out_of_memory", "translate", "translated"]
 
 
 class SafetensorError(RuntimeError):
@@ -19,6 +21,7 @@ class SafetensorError(RuntimeError):
 
 #: What torch says where an argument is not of the type that the operator's schema has.
 _WRONG_TYPE = re.compile(r"\S+\(\) Expected a value of type '(.+)' for argument '(.+)' but instead found type '(.+)'\.")
+_NO_MEMORY = re.compile("out of memory|allocate memory")
 _OS_ERROR = re.compile(r"\[Errno (\d+)\] (.*): '(.*)'", re.DOTALL)
 
 
@@ -34,11 +37,14 @@ def translate(error: RuntimeError, source: str | os.PathLike[str] = "bytes") -> 
             error may name a file.
 
     Returns:
-        ``OSError`` or the subclass for its errno, :class:`SafetensorError`, ``TypeError`` for an argument that the
-        operator's schema refuses, or ``error`` itself.
+        ``OSError`` or the subclass for its errno, :class:`SafetensorError`, or ``TypeError`` for an argument that the
+        operator's schema refuses.
+
+    Raises:
+        ``error`` itself, where it is something else: returned, it would lose its cause to ``raise ... from None``.
     """
-    if type(error) is not RuntimeError:
-        return error
+    if type(error) is not RuntimeError or not _is_of_operator(error):
+        raise error
     text = str(error)
     if match := _OS_ERROR.fullmatch(text):
         is_of_checkpoint = match[3].startswith(tuple(_folders(source)))
@@ -47,7 +53,21 @@ def translate(error: RuntimeError, source: str | os.PathLike[str] = "bytes") -> 
         return SafetensorError(text)
     if match := _WRONG_TYPE.match(text):
         return TypeError(f"{match[2]}: expected {match[1]}, not {match[3]}")
-    return error
+    raise error
+
+
+def _is_of_operator(error: BaseException) -> bool:
+    """False for what the caller's own code raised, which an operator called: a function that is told of progress."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "torch" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return str(module).partition(".")[0] in ("torch", "torch_safetensors")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get memory: on the CPU that is said by the text alone."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 @contextlib.contextmanager
@@ -56,10 +76,7 @@ def translated(source: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        other = translate(error, source)
-        if other is error:
-            raise
-        raise other from None
+        raise translate(error, source) from None
 
 
 def _folders(source: str | os.PathLike[str]) -> list[str]:

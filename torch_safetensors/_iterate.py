@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ._arguments import DeviceLike, PathLike
-from ._errors import printable
+from ._errors import is_out_of_memory, printable
 from ._progress import Progress, Total, bar_or_callable, reporting
 from ._safe_open import safe_open
 from ._selection import DeviceMap, Names, Rename, Selection, select
@@ -183,6 +183,8 @@ def converted(filename: PathLike, name: str, tensor: torch.Tensor, dtype: torch.
     try:
         return tensor.to(dtype)
     except RuntimeError as error:  # NotImplementedError is one
+        if is_out_of_memory(error):
+            raise
         raise ValueError(
             f"{printable(filename)}: tensor {name!r}: torch cannot convert {tensor.dtype} to {dtype}: {error}"
         ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -16,12 +17,13 @@ from torch.nn.parameter import is_lazy
 from ._arguments import (
     DeviceLike,
     PathLike,
+    is_dtensor,
     operator_device,
     operator_filename,
     operator_metadata,
     operator_tensors,
 )
-from ._errors import SafetensorError, printable, translate
+from ._errors import SafetensorError, is_out_of_memory, printable, translate
 from ._gc import gc_paused
 from ._memory import check_initialized, check_memory, memory_faults, state_dict_of
 from ._progress import Progress, reporting
@@ -176,6 +178,8 @@ _HOOKS = (
     "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
 )
+#: What torch says of a plain tensor that shall go where a DTensor is.
+_IS_SPREAD = re.compile("mixed torch.Tensor and DTensor|no attribute '_local_tensor'")
 # What they return need not be memory of the module.
 _METHODS = ("state_dict", "_save_to_state_dict", "get_extra_state", "set_extra_state")
 
@@ -354,14 +358,28 @@ def _load_through_module(
         result = model.load_state_dict(dict(loaded), strict=False, **options)
         missing, unexpected = _resolve_ties(model, file, tensors, loaded, result.missing_keys, result.unexpected_keys)
         if strict and (missing or unexpected):
-            raise RuntimeError(_strict_message(model, missing, unexpected))
-    except RuntimeError as error:
+            raise SafetensorError(f"{printable(filename)}: {_strict_message(model, missing, unexpected)}")
+    except BaseException as error:
         restore()
-        raise SafetensorError(f"{printable(filename)}: {error}") from error
-    except BaseException:
-        restore()
+        spread = next((name for name, tensor in tensors.items() if is_dtensor(tensor)), None)
+        if spread is not None and _IS_SPREAD.search(str(error)):
+            raise ValueError(
+                f"{printable(filename)}: tensor {spread!r} of the model is a DTensor, of which this process holds a "
+                "part; load it with torch_safetensors.distributed.load_model"
+            ) from error
+        # What does not fit. All else is of the modules' own code, or of torch's when memory is short.
+        if _is_misfit(error):
+            raise SafetensorError(f"{printable(filename)}: {error}") from error
         raise
     return missing, unexpected
+
+
+def _is_misfit(error: BaseException) -> bool:
+    return (
+        type(error) is RuntimeError
+        and str(error).startswith("Error(s) in loading state_dict for ")
+        and not is_out_of_memory(error)  # which load_state_dict lists, too
+    )
 
 
 def _snapshot(model: torch.nn.Module) -> Callable[[], None]:

@@ -15,6 +15,7 @@ from . import _graphs
 from ._arguments import (
     DeviceLike,
     PathLike,
+    is_dtensor,
     operator_device,
     operator_filename,
     operator_metadata,
@@ -168,6 +169,11 @@ def _lists(
         if tensor.is_meta:  # torch would call what stands for the operator while it traces
             raise NotImplementedError(
                 f"tensor {name!r}: is on the meta device and has no data; load or initialise it first"
+            )
+        if is_dtensor(tensor):  # for which torch would look for a way to spread what the operator does
+            raise ValueError(
+                f"tensor {name!r} is a DTensor, of which this process holds a part: save it with "
+                "torch_safetensors.distributed.save_file, or its full_tensor()"
             )
     pairs = operator_metadata(metadata)
     flat = None if pairs is None else [text for pair in sorted(pairs.items()) for text in pair]

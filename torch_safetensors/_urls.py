@@ -7,7 +7,7 @@ import errno
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._file_objects import Reader, StreamReader
 from ._torch_private import constant_while_compiling
@@ -78,7 +78,7 @@ def open_url(url: str, storage_options: Mapping[str, Any] | None = None) -> Read
         hint = "pip install aiohttp" if "aiohttp" in str(error) else str(error)
         raise ImportError(f"{source}: fsspec needs another package for such a URL: {hint}") from error
     except Exception as error:
-        raise _as_os_error(error, source) from error
+        _raise_as_os_error(error, source)
 
 
 def version_of(url: str, storage_options: Mapping[str, Any] | None = None) -> str:
@@ -171,7 +171,7 @@ class RangeReader:
         try:
             data = self._file_system.cat_file(self._path, start=begin, end=end)
         except Exception as error:
-            raise _as_os_error(error, self.source, f"bytes [{begin}, {end}): ") from error
+            _raise_as_os_error(error, self.source, f"bytes [{begin}, {end}): ")
         if len(data) > len(wanted):
             raise OSError(f"{self.source}: gave {len(data)} bytes for the {len(wanted)} bytes [{begin}, {end})")
         wanted[: len(data)] = data
@@ -192,6 +192,20 @@ def printable_url(url: str) -> str:
 
 #: What servers say, in the system's words.
 _STATUS = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT}
+
+
+def _raise_as_os_error(error: Exception, source: str, where: str = "") -> NoReturn:
+    """Raises what :func:`_as_os_error` makes of an error, which may be the error itself, or its cause."""
+    known = _as_os_error(error, source, where)
+    if known is error:
+        raise error
+    outer: BaseException | None = error
+    while outer is not None:
+        if outer.__cause__ is known:  # none is to be its own cause, over however many others
+            outer.__cause__ = outer.__context__ = None
+            raise known from known.__cause__
+        outer = outer.__cause__
+    raise known from error
 
 
 def _as_os_error(error: Exception, source: str, where: str = "") -> Exception:

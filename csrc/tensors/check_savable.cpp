@@ -24,7 +24,8 @@ void check_layout(const NamedTensor& named) {
   TORCH_CHECK_VALUE(
       has_memory(tensor), "tensor ", in_quotes(name),
       ": has no memory of its own (a FakeTensor, a nested tensor, or a subclass that wraps others); "
-      "convert it to plain tensors first");
+      "convert it to plain tensors first, or save DTensors with torch_safetensors.distributed.save_file or "
+      "save_model, which gather nothing");
   check_initialized(named);
 }
 

@@ -73,8 +73,16 @@ std::optional<std::vector<Group>> split_like_reference(const Group& group) {
   return parts;
 }
 
+/// False for an expanded tensor, which may have as many elements as the storage, but repeats some of it.
 bool covers_storage(const at::Tensor& tensor) {
-  return tensor.const_data_ptr() == tensor.storage().data() && tensor.nbytes() == tensor.storage().nbytes();
+  return tensor.is_non_overlapping_and_dense() && tensor.const_data_ptr() == tensor.storage().data() &&
+         tensor.nbytes() == tensor.storage().nbytes();
+}
+
+/// True for a tensor that could be taken for the kept one, having its dtype and shape, but has other values.
+bool is_mistakable(const at::Tensor& tensor, const at::Tensor& kept) {
+  return tensor.scalar_type() == kept.scalar_type() && tensor.sizes() == kept.sizes() &&
+         !tensor.is_non_overlapping_and_dense();
 }
 
 const NamedTensor* smallest_name(const Group& group) {
@@ -95,7 +103,8 @@ bool has_lazy_view(const Group& group) {
                      [](auto* named) { return named->tensor.is_conj() || named->tensor.is_neg(); });
 }
 
-/// False, with `dropped` untouched, where the reference raises, or would lose a tensor.
+/// False, with `dropped` untouched, where the reference raises, would lose a tensor, or would leave it open
+/// what a dropped name of the kept one's dtype and shape stands for.
 bool drop_like_reference(const Group& group, DroppedNames& dropped) {
   const auto parts = split_like_reference(group);
   if (!parts || has_lazy_view(group)) {
@@ -110,6 +119,10 @@ bool drop_like_reference(const Group& group, DroppedNames& dropped) {
       return false;
     }
     kept.push_back(smallest_name(complete));
+    if (std::any_of(part.begin(), part.end(),
+                    [&](auto* named) { return is_mistakable(named->tensor, kept.back()->tensor); })) {
+      return false;
+    }
   }
   for (size_t i = 0; i < kept.size(); ++i) {
     drop_all_but(kept[i], (*parts)[i], dropped);

@@ -255,6 +255,49 @@ def test_ranks_that_disagree_or_fail(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_text() == "old"
 
 
+def takes_dtensors_elsewhere(folder: str) -> list[str]:
+    """Functions of one process are given what is spread over several."""
+    mesh = init_device_mesh("cpu", (1,))
+    spread = distribute_tensor(torch.ones(4, 3), mesh, [Shard(0)])
+    model = nn.Linear(3, 4)
+    ts.save_model(model, f"{folder}/x")
+    fully_shard(model, mesh=mesh)
+
+    def write() -> None:
+        with ts.Writer(f"{folder}/y", {"weight": spread}) as writer:
+            writer.write("weight", spread)
+
+    saves: list[Callable[[], object]] = [
+        lambda: ts.save({"weight": spread}),
+        lambda: ts.save_file({"weight": spread}, f"{folder}/y"),
+        lambda: ts.save_model(model, f"{folder}/y"),
+        lambda: ts.save_sharded({"weight": spread}, f"{folder}/y"),
+        lambda: ts.save_sharded(model, f"{folder}/y"),
+        lambda: torch.ops.safetensors.save_file({"weight": spread}, f"{folder}/y"),
+        lambda: ts.replace_tensor(f"{folder}/x", "weight", spread),
+        write,
+    ]
+    loads: list[Callable[[], object]] = [
+        lambda: ts.load_model(model, f"{folder}/x"),
+        lambda: ts.load_model(model, f"{folder}/x", assign=True),
+    ]
+    return [error_of(call) for call in [*saves, *loads]]
+
+
+def test_functions_of_one_process_name_those_for_dtensors(tmp_path: Path) -> None:
+    (errors,) = run_ranks(1, takes_dtensors_elsewhere, str(tmp_path))
+    saved = (
+        "ValueError: tensor 'weight': has no memory of its own (a FakeTensor, a nested tensor, or a subclass that "
+        "wraps others); convert it to plain tensors first, or save DTensors with torch_safetensors.distributed.save_file or "
+        "save_model, which gather nothing"
+    )
+    loaded = (
+        f"ValueError: {tmp_path}/x: tensor 'weight' of the model is a DTensor, of which this process holds a part; "
+        "load it with torch_safetensors.distributed.load_model"
+    )
+    assert errors == [saved] * 8 + [loaded] * 2
+
+
 def groups(folder: str) -> list[str]:
     """Half of the ranks save; and one half alone tries to save what all hold."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("a", "b"))

@@ -373,6 +373,49 @@ def test_an_error_of_the_module_s_own_puts_the_model_back(tmp_path: Path) -> Non
         assert bits(model) == before
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (RuntimeError, "mine"),
+        (RuntimeError, "{}: mine"),
+        (RuntimeError, "Error(s) in loading state_dict for Tied:\n\tWhile copying 'x': ('CUDA out of memory. Tried',)"),
+        (torch.OutOfMemoryError, "CUDA out of memory"),
+        (torch.OutOfMemoryError, "Error(s) in loading state_dict for Tied"),
+        (NotImplementedError, "{}: mine"),
+    ],
+)
+def test_an_error_of_the_module_s_own_keeps_its_type_and_words(
+    tmp_path: Path, kind: type[RuntimeError], text: str
+) -> None:
+    model = Tied()
+    error, cause = kind(text.format(tmp_path / "m")), ValueError("why")
+
+    def fail(module, keys) -> None:
+        raise error from cause
+
+    model.register_load_state_dict_post_hook(fail)
+    ts.save_model(Tied(), tmp_path / "m")
+    before = bits(model)
+    for assign in False, True:
+        with pytest.raises(kind) as caught:
+            ts.load_model(model, tmp_path / "m", assign=assign)
+        assert caught.value is error
+        assert error.__cause__ is cause
+        assert bits(model) == before
+
+
+def test_what_does_not_fit_a_tie_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check of ties names the file itself."""
+
+    def refuse(*_arguments: object) -> None:
+        raise SafetensorError(f"{tmp_path}/m: bad")
+
+    monkeypatch.setattr(_models, "check_or_load", refuse)
+    ts.save_model(Tied(), tmp_path / "m")
+    with pytest.raises(SafetensorError, match=f"^{tmp_path}/m: bad$"):
+        ts.load_model(with_pre_hook(), tmp_path / "m", False)
+
+
 def test_autograd_notices_a_load_between_forward_and_backward(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
     model.register_load_state_dict_pre_hook(lambda *args: None)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +75,111 @@ def test_nothing_is_collected_while_many_tensors_become_python_objects(tmp_path:
     assert within <= 2 * 3
 
 
-def test_collector_is_on_again_after_an_error(collector: bool) -> None:
-    @gc_paused()
-    def fail() -> None:
-        assert not gc.isenabled()
-        raise KeyError
+@contextlib.contextmanager
+def collections() -> Iterator[list[str]]:
+    """What the collector does, and reason enough to do it at each turn."""
+    seen: list[str] = []
 
-    with pytest.raises(KeyError):
-        fail()
+    def note(phase: str, _info: dict[str, int]) -> None:
+        seen.append(phase)
+
+    before = gc.get_threshold()
+    gc.set_threshold(10, *before[1:])
+    gc.callbacks.append(note)
+    try:
+        yield seen
+    finally:
+        gc.callbacks.remove(note)
+        gc.set_threshold(*before)
+
+
+def make_objects() -> list[list[int]]:
+    return [[number] for number in range(1000)]
+
+
+def test_collector_is_on_again_after_an_error(collector: bool) -> None:
+    with collections() as seen:
+
+        @gc_paused()
+        def fail() -> None:
+            seen.clear()
+            make_objects()
+            assert seen == []
+            raise KeyError
+
+        with pytest.raises(KeyError):
+            fail()
+        make_objects()
+        assert bool(seen) == collector
     assert gc.isenabled() == collector
+
+
+def test_a_collector_that_is_turned_off_meanwhile_stays_off(collector: bool) -> None:
+    before = gc.get_threshold()
+    with gc_paused():
+        gc.disable()
+    assert not gc.isenabled()
+    assert gc.get_threshold() == before
+    with gc_paused():
+        gc.enable()
+    assert gc.isenabled()
+    try:
+        for threshold in (0, 0, 0), (500, 5, 5):
+            with gc_paused():
+                gc.set_threshold(*threshold)
+            assert gc.get_threshold()[0] == threshold[0]
+            with gc_paused():
+                pass
+            assert gc.get_threshold()[0] == threshold[0]
+    finally:
+        gc.set_threshold(*before)
+
+
+def test_threads_that_pause_it_at_once(collector: bool) -> None:
+    def paused(begun: threading.Event, end: threading.Event) -> None:
+        with gc_paused():
+            begun.set()
+            assert end.wait(30)
+
+    with collections() as seen, ThreadPoolExecutor(2) as pool:
+        events = [(threading.Event(), threading.Event()) for _ in range(2)]
+        threads = [pool.submit(paused, *of_thread) for of_thread in events]
+        assert all(begun.wait(30) for begun, _ in events)
+        with gc_paused(), gc_paused():
+            pass
+        events[0][1].set()
+        threads[0].result()
+        seen.clear()
+        make_objects()
+        assert seen == []  # the other has not ended
+        events[1][1].set()
+        threads[1].result()
+        make_objects()
+        assert bool(seen) == collector
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_a_child_does_not_stay_paused() -> None:
+    """The thread that would end the pause is not in it."""
+    begun, end = threading.Event(), threading.Event()
+
+    def paused() -> None:
+        with gc_paused():
+            begun.set()
+            end.wait(30)
+
+    before = gc.get_threshold()
+    thread = threading.Thread(target=paused)
+    thread.start()
+    assert begun.wait(30)
+    assert gc.get_threshold() != before
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if gc.get_threshold() == before else 1)
+    end.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    assert gc.get_threshold() == before
 
 
 def test_result_is_handed_over_once(tmp_path: Path) -> None:

@@ -331,6 +331,27 @@ def test_a_load_that_is_stopped_raises_what_stopped_it(path: Path, error: Any) -
     calls.check(NBYTES, at_least=2)
 
 
+@pytest.mark.parametrize("text", ["{}: my own", "[Errno 5] mine: '{}'", "{}/x: my own"])
+def test_what_reads_like_an_error_of_the_file_is_the_caller_s_own(path: Path, text: str) -> None:
+    save_file(TENSORS, path)
+    error, cause = RuntimeError(text.format(path)), KeyError("mine")
+
+    def report(_done: int, _total: int) -> None:
+        raise error from cause
+
+    model = Layer(1.0)
+    for function in (
+        lambda: load_file(path, progress=report),
+        lambda: load_model(model, path, False, progress=report),
+        lambda: save_file(TENSORS, path, progress=report),
+        lambda: save_model(model, path, progress=report),
+    ):
+        with pytest.raises(RuntimeError) as caught:
+            function()
+        assert caught.value is error
+        assert error.__cause__ is cause
+
+
 def test_a_model_is_loaded_again_after_it_was_stopped(path: Path) -> None:
     save_model(Layer(1.0), path)
     model = Layer(2.0)

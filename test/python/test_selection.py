@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -231,3 +232,17 @@ class TestGraphs:
         ts.save_file({**TENSORS, "one more": torch.ones(1)}, path)
         with pytest.raises(RuntimeError, match="tensor 'one more': not expected"):
             renamed(torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_conversion_without_memory_is_no_wrong_argument(tmp_path: Path, error: RuntimeError) -> None:
+    ts.save_file({"w": torch.ones(3)}, tmp_path / "x")
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    with mock.patch.object(torch.Tensor, "to", fail), pytest.raises(RuntimeError) as caught:
+        ts.load_file(tmp_path / "x", dtype=torch.float64)
+    assert caught.value is error

@@ -185,6 +185,25 @@ absent_memory.check_buffers(seed=6, count=300, copies=(True,))
     run(code, tmp_path, site=stable_package)
 
 
+def test_a_dtensor_is_told_where_it_is_saved(stable_package: Path, tmp_path: Path) -> None:
+    code = """
+import torch, torch.distributed as dist, torch_safetensors as ts
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+dist.init_process_group("gloo", "file://" + sys.argv[1], world_size=1, rank=0)
+spread = distribute_tensor(torch.ones(2), init_device_mesh("cpu", (1,)), [Shard(0)])
+for function in lambda: ts.save({"w": spread}), lambda: ts.save_file({"w": spread}, sys.argv[1] + ".x"):
+    try:
+        function()
+    except ValueError as error:
+        print(error)
+dist.destroy_process_group()
+"""
+    text = "tensor 'w' is a DTensor, of which this process holds a part: save it with "
+    expected = f"{text}torch_safetensors.distributed.save_file, or its full_tensor()"
+    assert run(code, tmp_path / "store", site=stable_package).splitlines() == [expected] * 2
+
+
 def test_reading_into_counts_a_version_and_refuses_others(stable_package: Path, tmp_path: Path) -> None:
     save_file({"w": torch.ones(2, 3)}, tmp_path / "w")
     code = """

@@ -470,6 +470,45 @@ def test_what_file_systems_raise(
     assert isinstance(raised.value.__cause__, type(error))
 
 
+def caused(outer: Exception, cause: Exception) -> Exception:
+    outer.__cause__ = cause
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "chain"),
+    [
+        (ValueError("mine"), ValueError, []),
+        (TypeError("mine"), TypeError, []),
+        (caused(ValueError("mine"), KeyError("why")), ValueError, [KeyError]),
+        (caused(FileNotFoundError("x"), ValueError("mine")), ValueError, []),
+        (caused(FileNotFoundError("x"), caused(FileNotFoundError("y"), TypeError("mine"))), TypeError, []),
+        (caused(FileNotFoundError("x"), OSError(5, "mine")), OSError, [FileNotFoundError, OSError]),
+        (RuntimeError("mine"), OSError, [RuntimeError]),
+    ],
+)
+def test_no_error_is_its_own_cause(
+    shelf: type[Shelf], monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception], chain: list[type]
+) -> None:
+    async def fail(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    links = [(error, error.__cause__)] + ([(error.__cause__, error.__cause__.__cause__)] if error.__cause__ else [])
+    for name, value in ("error", error), ("_info", fail):
+        with monkeypatch.context() as patch:
+            patch.setattr(shelf, name, value)
+            with pytest.raises(kind) as raised:
+                load_file("shelf://x", names="b", threads=1)
+        causes: list[type] = []
+        cause = raised.value.__cause__
+        while cause is not None and len(causes) < 10:
+            causes.append(type(cause))
+            cause = cause.__cause__
+        assert causes == chain
+        for outer, inner in links:  # for the next one
+            outer.__cause__ = inner
+
+
 def test_local_files(tmp_path: Path) -> None:
     tensors = random_tensors(4)
     path = tmp_path / "x y.safetensors"

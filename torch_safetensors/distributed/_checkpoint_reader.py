@@ -21,9 +21,12 @@ from torch.futures import Future
 from .._arguments import PathLike, operator_filename
 from .._errors import printable, translated
 from .._memory import check_memory
+from .._models import memory_of
 from ._boxes import LocalBox, Read, read_boxes, whole_box
+from ._carried import portable_errors
 from ._cost import Hardware, choose
-from ._group import device_of, together, world
+from ._group import device_of, together, together_after, world
+from ._interrupts import signals_held
 from ._load import Strategy, check_strategy, log
 from ._saved_boxes import ATTEMPTS, Saved, Sources, open_saved, replaced
 from ._share import Shared, read_shared
@@ -98,6 +101,7 @@ class SafetensorsReader(StorageReader):
         self._saved = {}
         self._sources = None
 
+    @portable_errors
     def read_metadata(self) -> Metadata:
         """What the headers of the files say."""
         try:
@@ -108,15 +112,18 @@ class SafetensorsReader(StorageReader):
         metadata.storage_meta = StorageMeta(checkpoint_id=self.path, load_id=self._load_id)
         return metadata
 
+    @portable_errors
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """Takes note of where everything is."""
         self._saved = metadata.storage_data
 
+    @portable_errors
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
         """Says on which machine this rank is. Raises ValueError for what is no tensor."""
         self._check_tensors(plan)
         return replace(plan, storage_data=socket.gethostname())
 
+    @portable_errors
     def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
         """Says what the ranks read together."""
         source = printable(self.path)
@@ -139,24 +146,28 @@ class SafetensorsReader(StorageReader):
                 return []
         return shared
 
+    @portable_errors
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """Reads what the plan has into the planner's tensors."""
         self._check_tensors(plan)
         common: _Common = plan.storage_data or _Common(False, [])
         if common.is_group:
             self._agree(self._process_group or world())
-        shared: dict[Any, list[ReadItem]] = {index: [] for index in common.shared}
-        alone: list[ReadItem] = []
+        sources = self._opened()
+        shared: dict[Saved, list[ReadItem]] = {self._saved[index]: [] for index in common.shared}
+        alone: dict[Saved, list[ReadItem]] = {}
         for item in plan.items:
-            shared.get(item.storage_index, alone).append(item)
+            part = self._saved[item.storage_index]
+            (shared if part in shared else alone).setdefault(part, []).append(item)
         if shared:
             group = self._process_group or world()
-            # One after the other: a rank that fails in the first must not be missed in those after it.
-            together(group, printable(self.path), "reading", lambda: self._read_alone(alone, planner))
-            for batch in self._batches({index: self._saved[index].nbytes for index in shared}):
-                self._read_together(batch, shared, planner, group)
+            with signals_held():
+                # One after the other: a rank that fails in the first must not be missed in those after it.
+                together(group, printable(self.path), "reading", lambda: _read_alone(sources, alone, planner))
+                for batch in _batches({part: part.nbytes for part in shared}):
+                    _read_together(sources, batch, shared, planner, group)
         else:
-            self._read_alone(alone, planner)
+            _read_alone(sources, alone, planner)
         self._sources = None  # closes the files
         done: Future[None] = Future()
         done.set_result(None)
@@ -191,72 +202,112 @@ class SafetensorsReader(StorageReader):
                 "tensors only"
             )
 
-    def _read_alone(self, items: list[ReadItem], planner: LoadPlanner) -> None:
-        by_index: dict[Any, list[ReadItem]] = {}
-        for item in items:
-            by_index.setdefault(item.storage_index, []).append(item)
-        for batch in self._batches({index: sum(map(self._nbytes, of_one)) for index, of_one in by_index.items()}):
-            source = self._saved[batch[0]].source
-            handle = self._opened().open(source)
-            outs = [(item, _resolve(item, planner, source)) for index in batch for item in by_index[index]]
-            with translated(source):
-                read_boxes(
-                    handle, [Read(item.storage_index.fqn, tuple(item.storage_offsets), out) for item, out in outs]
-                )
-            for item, out in outs:
-                planner.commit_tensor(item, out)
-
-    def _read_together(
-        self,
-        batch: list[Any],
-        wanted: Mapping[Any, list[ReadItem]],
-        planner: LoadPlanner,
-        group: dist.ProcessGroup,
-    ) -> None:
-        source = self._saved[batch[0]].source
-        outs: list[tuple[ReadItem, torch.Tensor]] = []
-
-        tensors: list[Shared] = []
-
-        def plan() -> None:
-            for index in batch:
-                resolved = [(item, _resolve(item, planner, source)) for item in wanted[index]]
-                outs.extend(resolved)
-                boxes = [(LocalBox(tuple(item.storage_offsets), tuple(item.lengths)), out) for item, out in resolved]
-                part = self._saved[index]
-                tensors.append(Shared(index.fqn, whole_box(part.box.shape), part.dtype, boxes))
-
-        together(group, printable(source), "planning", plan)
-
-        def read() -> None:
-            with translated(source):
-                handle = self._opened().open(source)
-                read_shared(handle, printable(source), tensors, group, device_of(group))
-            for item, out in outs:
-                planner.commit_tensor(item, out)
-
-        together(group, printable(source), "reading", read)
-
-    def _nbytes(self, item: ReadItem) -> int:
-        return math.prod(item.lengths) * self._saved[item.storage_index].dtype.itemsize
-
-    def _batches(self, nbytes_of: Mapping[Any, int]) -> Iterator[list[Any]]:
-        """Saved parts of one file, and not too many bytes of them."""
-        batch: list[Any] = []
-        nbytes = 0
-        for index in sorted(nbytes_of, key=lambda index: self._saved[index].source):
-            if batch and (nbytes >= _BATCH or self._saved[index].source != self._saved[batch[0]].source):
-                yield batch
-                batch, nbytes = [], 0
-            batch.append(index)
-            nbytes += nbytes_of[index]
-        if batch:
-            yield batch
-
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
         """Whether it is a path, and no URL."""
         return "://" not in os.fsdecode(checkpoint_id)
+
+
+def _read_alone(sources: Sources, wanted: Mapping[Saved, list[ReadItem]], planner: LoadPlanner) -> None:
+    for batch in _batches({part: sum(_nbytes(part, item) for item in items) for part, items in wanted.items()}):
+        source = batch[0].source
+        handle = sources.open(source)
+        places = [place for part in batch for place in _places(part, wanted[part], planner)]
+        with translated(source):
+            read_boxes(
+                handle,
+                [Read(part.name, tuple(item.storage_offsets), out) for part, item, out, is_first in places if is_first],
+            )
+        for _, item, out, _ in places:
+            planner.commit_tensor(item, out)
+
+
+def _read_together(
+    sources: Sources,
+    batch: list[Saved],
+    wanted: Mapping[Saved, list[ReadItem]],
+    planner: LoadPlanner,
+    group: dist.ProcessGroup,
+) -> None:
+    source = batch[0].source
+    places: list[_Place] = []
+    tensors: list[Shared] = []
+    handles: list[Any] = []
+
+    def plan() -> None:
+        handles.append(sources.open(source))
+        for part in batch:
+            of_part = _places(part, wanted[part], planner)
+            places.extend(of_part)
+            boxes = [
+                (LocalBox(tuple(item.storage_offsets), tuple(item.lengths)), out)
+                for _, item, out, is_first in of_part
+                if is_first
+            ]
+            tensors.append(Shared(part.name, whole_box(part.box.shape), part.dtype, boxes))
+
+    together(group, printable(source), "planning", plan)
+
+    def read() -> None:
+        with translated(source):
+            read_shared(handles[0], printable(source), tensors, group, device_of(group))
+        for _, item, out, _ in places:
+            planner.commit_tensor(item, out)
+
+    together_after(group, printable(source), "reading", read)
+
+
+def _nbytes(part: Saved, item: ReadItem) -> int:
+    return math.prod(item.lengths) * part.dtype.itemsize
+
+
+def _batches(nbytes_of: Mapping[Saved, int]) -> Iterator[list[Saved]]:
+    """Saved parts of one file, and not too many bytes of them."""
+    batch: list[Saved] = []
+    nbytes = 0
+    for part in sorted(nbytes_of, key=lambda part: part.source):
+        if batch and (nbytes >= _BATCH or part.source != batch[0].source):
+            yield batch
+            batch, nbytes = [], 0
+        batch.append(part)
+        nbytes += nbytes_of[part]
+    if batch:
+        yield batch
+
+
+class _Place(NamedTuple):
+    """Where the planner wants an item of a saved part."""
+
+    part: Saved
+    item: ReadItem
+    out: torch.Tensor
+    #: False where it is the memory of one before it, which is filled then.
+    is_first: bool
+
+
+def _places(part: Saved, items: list[ReadItem], planner: LoadPlanner) -> list[_Place]:
+    """Where a saved part is wanted.
+
+    Raises:
+        ValueError: a name that was tied to that of the part, in memory of its own, where it may have been something
+            else than the part: only the shape and the dtype of the part prove that it was the same.
+    """
+    places: list[_Place] = []
+    filled: set[tuple[Any, ...]] = set()
+    has_ties = any(item.storage_index.fqn != part.name for item in items)
+    for item in sorted(items, key=lambda item: item.storage_index.fqn != part.name):
+        out = _resolve(item, planner, part.source)
+        memory = (tuple(item.storage_offsets), *memory_of(out)) if has_ties else (len(places),)
+        is_first = memory not in filled
+        filled.add(memory)
+        if is_first and item.storage_index.fqn != part.name and out.dtype != part.dtype:
+            raise ValueError(
+                f"{printable(part.source)}: tensor {item.storage_index.fqn!r} is not in the file, which records only "
+                f"that it shared memory with {part.name!r}, of {part.dtype}: load it as {part.dtype}, not {out.dtype}, "
+                "or tie it to that tensor before you load"
+            )
+        places.append(_Place(part, item, out, is_first))
+    return places
 
 
 def _resolve(item: ReadItem, planner: LoadPlanner, source: str) -> torch.Tensor:

@@ -23,6 +23,7 @@ from .._checkpoint_files import locked, make_folder, remove_rank_shards, remove_
 from .._errors import printable
 from .._memory import check_initialized
 from .._sharded import parse_size
+from ._carried import portable_errors
 from ._new_files import NewFiles, Place, write_ranges
 from ._save_plan import check_tensors, files_of_ranks, whole_files, write_data_of
 
@@ -142,17 +143,20 @@ class SafetensorsWriter(StorageWriter):
         """Which checkpoint this is."""
         return StorageMeta(checkpoint_id=self.path, save_id=self._save_id)
 
+    @portable_errors
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """Raises ValueError where ranks would save without one that makes the files."""
         self._give_up()
         if not kwargs.get("use_collectives", True):
             raise ValueError(f"{printable(self.path)}: use_collectives=False: ranks have to agree about the files")
 
+    @portable_errors
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Raises ValueError for what is no tensor."""
         check_tensors(printable(self.path), plan)
         return plan
 
+    @portable_errors
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         """Makes the files, under temporary names, and tells every rank where to write what."""
         if not all(plan.usable for plan in plans):
@@ -193,6 +197,7 @@ class SafetensorsWriter(StorageWriter):
             places.append(of_rank)
         return save, places
 
+    @portable_errors
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """Writes what the plan has to its places."""
         by_place: dict[Place, list[WriteItem]] = {}
@@ -234,6 +239,7 @@ class SafetensorsWriter(StorageWriter):
         offsets = [[0] * len(chunk.offsets) if self._is_distributed else list(chunk.offsets) for chunk in chunks]
         write_ranges(place, names, tensors, offsets, self.path, self._fsync)
 
+    @portable_errors
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """Puts the files under their names, in place of the checkpoint before."""
         save, self._save = self._save, None

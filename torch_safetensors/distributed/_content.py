@@ -80,6 +80,7 @@ def _content(
     may_overlap: bool,
 ) -> Content:
     names, sizes, _ = operator_tensors(tensors)
+    tensors = {str.__str__(name): tensor for name, tensor in tensors.items()}  # others need not have a subclass of str
     parts = {name: part_of(name, tensor) for name, tensor in tensors.items()}
     _ops._check_parts(names, sizes, [[part.tensor for part in parts.values()]], may_overlap)
     types = {name: type_of(tensor) for name, tensor in tensors.items()}

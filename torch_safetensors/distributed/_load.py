@@ -16,10 +16,11 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate
 
 from .._arguments import PathLike
-from .._errors import printable, translated
+from .._errors import translated
 from ._boxes import LocalBox, Read, local_box, open_checkpoint, read_boxes, whole_box
 from ._cost import Hardware, Work, choose, work_of
-from ._group import check_same, group_of, together
+from ._group import check_same, group_of, source_of, together, together_after
+from ._interrupts import signals_held
 from ._saved_boxes import ATTEMPTS, replaced
 from ._share import Shared, read_shared
 from ._sharing import Sharing, sharing_of
@@ -115,12 +116,12 @@ def load_file(
         RuntimeError: another rank was lost.
     """
     group = process_group or group_of(mesh)
-    source = printable(path)
+    source = source_of(path)
 
-    def plan(handle: Any) -> list[tuple[Part, torch.Tensor, tuple[Placement, ...]]]:
+    def plan(handle: Any) -> tuple[list[Part], list[str], dict[str, DTensor]]:
         names: list[str] = handle.keys()
         rule = _rule(placements, names, source)
-        planned = []
+        parts, lines, loaded = [], [f"strategy {strategy!r}"], {}
         for name in names:
             meta = handle._get_meta(name)
             places = _for_mesh(rule(name), mesh)
@@ -128,18 +129,19 @@ def load_file(
             out = torch.empty(box.shape, dtype=meta.dtype, device=mesh.device_type)
             shape = tuple(meta.shape)
             sharing = sharing_of(group, shape, meta.dtype.itemsize, mesh, places)
-            part = Part(name, shape, meta.dtype, box, out, sharing)
-            planned.append((part, meta, places))
-        return planned
+            parts.append(Part(name, shape, meta.dtype, box, out, sharing))
+            lines.append(f"{name!r} as {describe(meta, mesh, places)}")
+            loaded[name] = DTensor.from_local(
+                out, mesh, places, run_check=False, shape=meta.shape, stride=meta.stride()
+            )
+        return parts, lines, loaded
 
-    handle, planned = open_together(group, path, backend, plan, strict_index)
-    lines = [f"{part.name!r} as {describe(meta, mesh, places)}" for part, meta, places in planned]
-    check_same(group, source, "what to load", [f"strategy {strategy!r}", *lines])
-    read_parts(handle, source, [part for part, _, _ in planned], group, strategy)
-    return {
-        part.name: DTensor.from_local(part.out, mesh, places, run_check=False, shape=meta.shape, stride=meta.stride())
-        for part, meta, places in planned
-    }
+    loaded: dict[str, DTensor]
+    with signals_held():
+        handle, (parts, lines, loaded) = open_together(group, path, backend, plan, strict_index)
+        check_same(group, source, "what to load", lines)
+        read_parts(handle, source, parts, group, strategy)
+    return loaded
 
 
 def open_together(
@@ -154,14 +156,14 @@ def open_together(
         opened: list[tuple[Any, Any]] = []
 
         def open_it(opened: list[tuple[Any, Any]] = opened) -> None:
+            handle = open_checkpoint(path, backend)
             with translated(path):
-                handle = open_checkpoint(path, backend)
                 handle._require_whole(strict_index)
                 opened.append((handle, plan(handle)))
 
-        together(group, printable(path), "opening it", open_it)
+        together(group, source_of(path), "opening it", open_it)
         handle, planned = opened[0]
-        if all(together(group, printable(path), "opening it", lambda handle=handle: bool(handle._is_current()))):
+        if all(together(group, source_of(path), "opening it", lambda handle=handle: bool(handle._is_current()))):
             return handle, planned
     raise replaced(path)
 
@@ -184,19 +186,20 @@ def read_parts(handle: Any, source: str, parts: Sequence[Part], group: dist.Proc
         (shared.setdefault(part.sharing.among, []) if is_passed_on else alone).append(part)
 
     def read_alone() -> None:
-        read_boxes(handle, [Read(part.name, part.box.offsets, part.out) for part in alone])
+        with translated(source):
+            read_boxes(handle, [Read(part.name, part.box.offsets, part.out) for part in alone])
 
     def read_together(among: dist.ProcessGroup) -> None:
         tensors = [_as_shared(part, whole=among is group) for part in shared[among]]
         # Bytes travel from where they shall be, so that no backend has to copy twice.
-        read_shared(handle, source, tensors, among, shared[among][0].out.device)
+        with translated(source):
+            read_shared(handle, source, tensors, among, shared[among][0].out.device)
 
     # One after the other: a rank that fails in the first must not be missed in the next.
-    with translated(source):
-        if alone:
-            together(group, source, "reading", read_alone)
-        for among in shared:
-            together(group, source, "reading", functools.partial(read_together, among))
+    if alone:
+        together(group, source, "reading", read_alone)
+    for among in shared:
+        together_after(group, source, "reading", functools.partial(read_together, among))
 
 
 def _as_shared(part: Part, whole: bool) -> Shared:

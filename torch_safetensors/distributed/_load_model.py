@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 
 from .._arguments import PathLike
-from .._errors import printable
 from .._memory import check_initialized, check_memory, state_dict_of
 from .._models import check_or_load, has_own_loading, memory_of
 from ._boxes import as_dtensor, local_part, whole_box
-from ._group import check_same, world
+from ._group import check_same, source_of, world
+from ._interrupts import signals_held
 from ._load import Part, Strategy, describe, open_together, read_parts
 from ._sharing import Sharing, sharing_of
 
@@ -61,22 +61,23 @@ def load_model(
         RuntimeError: another rank was lost. The model then holds some of the new values.
     """
     group = process_group or world()
-    source = printable(path)
-    state: Mapping[str, torch.Tensor] = state_dict_of(model)
+    source = source_of(path)
 
-    def plan(handle: Any) -> tuple[tuple[list[str], list[str]], list[Part]]:
+    def plan(handle: Any) -> tuple[tuple[list[str], list[str]], list[Part], list[str]]:
+        state: Mapping[str, torch.Tensor] = state_dict_of(model)
         _check_model(model, state, source)
         names = check_or_load(_ops._check_model, model, _stand_ins(state), handle, path, strict)
         parts = list(_parts(handle, state, names[1], group))
         for part in parts:
             _check_writable(part, source)
-        return names, parts
+        lines = [f"{part.name!r} as {_describe(state[part.name])}" for part in parts]
+        return names, parts, [f"strategy {strategy!r}", *lines]
 
     names: tuple[list[str], list[str]]
-    handle, (names, parts) = open_together(group, path, backend, plan, strict_index)
-    lines = [f"{part.name!r} as {_describe(state[part.name])}" for part in parts]
-    check_same(group, source, "what to load", [f"strategy {strategy!r}", *lines])
-    read_parts(handle, source, parts, group, strategy)
+    with signals_held():
+        handle, (names, parts, lines) = open_together(group, path, backend, plan, strict_index)
+        check_same(group, source, "what to load", lines)
+        read_parts(handle, source, parts, group, strategy)
     return names
 
 
@@ -96,14 +97,23 @@ def _check_model(model: torch.nn.Module, state: Mapping[str, torch.Tensor], sour
 
 
 def _stand_ins(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors without memory that have the shapes of the whole ones, and are one where those are."""
-    by_memory: dict[tuple[object, ...], torch.Tensor] = {}
-    return {
-        name: by_memory.setdefault(
-            (*_memory_of(tensor), tensor.shape), torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    """Tensors without memory that have the shapes of the whole ones, and share storages where those do.
+
+    Of DTensors only those are taken to share one that are the same tensor.
+    """
+    storages: dict[object, torch.UntypedStorage] = {}
+    stand_ins = {}
+    for name, tensor in state.items():
+        is_spread = as_dtensor(tensor) is not None
+        whole = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") if is_spread else tensor
+        memory = (*_memory_of(tensor), tensor.shape) if is_spread else tensor.untyped_storage()._cdata
+        if memory not in storages:
+            nbytes = whole.untyped_storage().nbytes()
+            storages[memory] = torch.empty(nbytes, dtype=torch.uint8, device="meta").untyped_storage()
+        stand_ins[name] = torch.empty(0, dtype=tensor.dtype, device="meta").set_(
+            storages[memory], whole.storage_offset(), whole.shape, whole.stride()
         )
-        for name, tensor in state.items()
-    }
+    return stand_ins
 
 
 def _memory_of(tensor: torch.Tensor) -> tuple[object, ...]:

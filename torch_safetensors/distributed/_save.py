@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 
 from .._arguments import PathLike, operator_filename
-from .._errors import printable
 from ._boxes import LocalBox
 from ._content import Content, of_dict, of_model
-from ._deal import Work, deal, held, holders_of, is_tiled
-from ._group import check_same, together, world
+from ._deal import Held, Work, deal, held, holders_of, is_tiled
+from ._group import check_same, source_of, together, world
+from ._interrupts import signals_held
 from ._new_files import NewFiles, write_ranges
 
 __all__ = ["save_file", "save_model"]
@@ -90,7 +90,15 @@ def save_model(
 
 def _save(prepare: Callable[[], Content], path: PathLike, fsync: bool, process_group: dist.ProcessGroup | None) -> None:
     group = process_group or world()
-    source = printable(path) if isinstance(path, (str, os.PathLike)) else repr(path)
+    with signals_held():
+        said = _save_together(prepare, path, fsync, group)
+    for warning in said:
+        warnings.warn(warning, stacklevel=3)
+
+
+def _save_together(prepare: Callable[[], Content], path: PathLike, fsync: bool, group: dist.ProcessGroup) -> list[str]:
+    """Saves; returns what this rank has to warn of."""
+    source = source_of(path)
     content, work = _agree(prepare, path, source, fsync, group)
     files: NewFiles | None = None
 
@@ -105,27 +113,28 @@ def _save(prepare: Callable[[], Content], path: PathLike, fsync: bool, process_g
         places = together(group, source, "making the file", begin)[0]
         together(group, source, "writing", lambda: _write(content, work, places, path, fsync))
         said = together(group, source, "finishing the file", lambda: files.commit() if files else [])
+        return said[group.rank()]
     finally:
         if files is not None:
             files.abort()
-    for warning in said[group.rank()]:
-        warnings.warn(warning, stacklevel=3)
 
 
 def _agree(
     prepare: Callable[[], Content], path: PathLike, source: str, fsync: bool, group: dist.ProcessGroup
 ) -> tuple[Content, Work]:
     """What is saved, in the order of the first rank, and which parts of it this rank writes."""
-    prepared: list[Content] = []
-    together(group, source, "preparing", lambda: prepared.append(_checked(prepare, path)))
-    content = prepared[0]
-    lines = [*content.lines(), f"path {os.fsdecode(Path(os.fsdecode(path)).absolute())!r}", f"fsync {bool(fsync)}"]
+    prepared: list[tuple[Content, list[str]]] = []
+    together(group, source, "preparing", lambda: prepared.append(_checked(prepare, path, fsync)))
+    content, lines = prepared[0]
     check_same(group, source, "what to save", lines)
 
     by_name = sorted(content.types)
-    boxes = held(content.parts[name].box for name in by_name)
-    own = content.ties, boxes, list(content.types) if group.rank() == 0 else []
-    ties, boxes_by_rank, orders = zip(*together(group, source, "comparing parts", lambda: own), strict=True)
+
+    def own() -> tuple[dict[str, str], Held, list[str]]:
+        boxes = held(content.parts[name].box for name in by_name)
+        return content.ties, boxes, list(content.types) if group.rank() == 0 else []
+
+    ties, boxes_by_rank, orders = zip(*together(group, source, "comparing parts", own), strict=True)
     holders = dict(zip(by_name, holders_of(boxes_by_rank), strict=True))
     content = content.in_order(orders[0], {name: kept for of_rank in ties for name, kept in of_rank.items()})
     _check_whole(content, holders, source, group.size())
@@ -133,9 +142,12 @@ def _agree(
     return content, deal(list(types.values()), [holders[name] for name in types], group.size(), group.rank())
 
 
-def _checked(prepare: Callable[[], Content], path: PathLike) -> Content:
+def _checked(prepare: Callable[[], Content], path: PathLike, fsync: bool) -> tuple[Content, list[str]]:
+    """What is saved, and all that the ranks have to agree about."""
     operator_filename(path)  # raises what it is not
-    return prepare()
+    content = prepare()
+    where = os.fsdecode(Path(os.fsdecode(path)).absolute())
+    return content, [*content.lines(), f"path {where!r}", f"fsync {bool(fsync)}"]
 
 
 def _check_whole(

@@ -49,6 +49,8 @@ class Saved(NamedTuple):
     """A part of a tensor, and the file or index to open for it."""
 
     source: str
+    #: There. That which is asked for may be another, tied to it.
+    name: str
     dtype: torch.dtype
     box: LocalBox
 
@@ -92,10 +94,29 @@ class Sources:
         return bool(self.open(source)._is_current())
 
 
+class _Tensors(dict[str, Any]):
+    """What is known of tensors by name, also under names that are not listed, but stand for tensors that are."""
+
+    def __init__(self, tensors: Mapping[str, Any], ties: Mapping[str, str]) -> None:
+        super().__init__(tensors)
+        self._ties = ties
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self._ties
+
+    def __missing__(self, name: str) -> Any:
+        return self[self._ties[name]]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name) or super().get(self._ties.get(name, name), default)
+
+
 def open_saved(path: PathLike) -> tuple[Sources, Metadata]:
     """Opens a checkpoint, and gives what it holds; begins again where its files are replaced meanwhile.
 
-    The ``storage_data`` has a :class:`Saved` for each part, in the order of the files.
+    The ``storage_data`` has a :class:`Saved` for each part, in the order of the files. Names that ``save_model`` did
+    not write, since they were tied to others, are found but not listed: they need not stand for the whole of the
+    tensor that was written.
 
     Raises:
         OSError: what the operating system reports; no checkpoint in a directory.
@@ -118,14 +139,20 @@ def open_saved(path: PathLike) -> tuple[Sources, Metadata]:
 def _read_saved_boxes(sources: Sources) -> Metadata:
     saved: dict[str, list[Saved]] = {}
     saves: dict[str | None, str] = {}
+    ties: dict[str, set[str]] = {}
     for source in sources.names:
         handle = sources.open(source)
         with translated(source):
             handle._require_whole(True)
         texts: dict[str, str] = handle.metadata()
         saves.setdefault(texts.get(SAVE_ID), source)
+        names = set()
         for name, part in _parts_of(source, handle, texts):
             saved.setdefault(name, []).append(part)
+            names.add(name)
+        for name, kept in texts.items():
+            if kept in names and name != "format":  # which is of all files
+                ties.setdefault(name, set()).add(kept)
     if len(saves) > 1:
         one, other, *_ = map(printable, saves.values())
         raise SafetensorError(f"{other}: not of the same save as {one}: was a save killed as it put files in place?")
@@ -134,7 +161,10 @@ def _read_saved_boxes(sources: Sources) -> Metadata:
     for name, parts in saved.items():
         tensors[name] = _whole(name, parts)
         places |= {MetadataIndex(name, part.box.offsets): part for part in _filled(parts)}
-    return Metadata(tensors, storage_data=places)
+    kept_of = {name: kept for name, (kept, *more) in ties.items() if name not in saved and not more}
+    for name, kept in kept_of.items():
+        places |= {MetadataIndex(name, part.box.offsets): part for part in _filled(saved[kept])}
+    return Metadata(_Tensors(tensors, kept_of), storage_data=places)
 
 
 def _sources(path: str) -> list[str]:
@@ -159,7 +189,7 @@ def _parts_of(source: str, handle: Any, texts: Mapping[str, str]) -> Iterator[tu
             tensor = handle._get_meta(name)
             shape = tuple(tensor.shape)
             offsets = (0,) * len(shape) if info is None else _offsets(source, name, len(shape), info)
-            yield name, Saved(source, tensor.dtype, LocalBox(offsets, shape))
+            yield name, Saved(source, name, tensor.dtype, LocalBox(offsets, shape))
 
 
 def _is_folder_or_index(source: str) -> bool:

@@ -6,7 +6,7 @@ import itertools
 import math
 import operator
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,8 @@ import torch.distributed as dist
 
 from ._boxes import LocalBox, Read, read_boxes
 from ._cost import block_of
-from ._group import ElsewhereError, all_gather, lost_ranks
+from ._group import ElsewhereError, all_gather, lost_ranks, together
+from ._interrupts import hear, signals_held
 
 __all__ = ["Shared", "read_shared"]
 
@@ -56,50 +57,99 @@ def read_shared(
     In rounds: each rank reads one block, and gets those of all others, while it reads that of the next round. Holds two
     rounds in memory, on ``device``, which is one where the group moves bytes.
 
+    Where it raises on one rank, it does on all. It exchanges what the ranks read, so that none may leave it out.
+
     Raises:
         RuntimeError: another rank was lost.
         ElsewhereError: another rank could not read its block, or take what it was sent; that one raises why.
     """
-    ranks, rank = group.size(), group.rank()
-    blocks = list(_blocks(tensors, _block_size(tensors, ranks)))
-    if not blocks:
-        return
-    rounds = [blocks[begin : begin + ranks] for begin in range(0, len(blocks), ranks)]
-    sizes = [max(_end(block[-1], tensors) for block in of_round) for of_round in rounds]
+    # A rank that stopped between two rounds would be missed in the next.
+    with signals_held(), ThreadPoolExecutor(1) as reader:
+        begun: list[tuple[_Rounds, Future[BaseException | None]]] = []
 
-    def read(number: int) -> tuple[torch.Tensor, Exception | None]:
-        buffer = torch.zeros(sizes[number], dtype=torch.uint8, device=device)
+        def begin() -> None:
+            rounds = _Rounds(handle, tensors, group, device)
+            begun.append((rounds, reader.submit(rounds.read, 0)))
+
+        # All have what they need to take part, or none goes on.
+        together(group, source, "making room for what is passed on", begin)
+        _run_rounds(*begun[0], source, reader)
+
+
+class _Rounds:
+    """The blocks that the ranks read, and memory for those of two rounds."""
+
+    def __init__(self, handle: Any, tensors: Sequence[Shared], group: dist.ProcessGroup, device: torch.device) -> None:
+        self._handle = handle
+        self._tensors = tensors
+        self.group = group
+        ranks = group.size()
+        blocks = list(_blocks(tensors, _block_size(tensors, ranks)))
+        self._rounds = [blocks[begin : begin + ranks] for begin in range(0, len(blocks), ranks)]
+        self._sizes = [max(_end(block[-1], tensors) for block in of_round) for of_round in self._rounds]
+        size = max(self._sizes, default=0)
+        own = torch.empty(2, size, dtype=torch.uint8, device=device)
+        self._own = [own[number % 2, :size] for number, size in enumerate(self._sizes)]
+        self._all = own.new_empty(ranks * size)
+
+    def __len__(self) -> int:
+        return len(self._rounds)
+
+    def own(self, number: int) -> torch.Tensor:
+        """Where this rank reads its block of a round; the one after the next has the same memory."""
+        return self._own[number]
+
+    def all(self, number: int) -> torch.Tensor:
+        """The blocks of all ranks; those of the next round have the same memory."""
+        return self._all[: self.group.size() * self._sizes[number]]
+
+    def read(self, number: int) -> BaseException | None:
+        """Reads this rank's block of a round, if there is one."""
         try:
-            if rank < len(rounds[number]):
-                read_boxes(handle, [_read(buffer, piece, tensors) for piece in rounds[number][rank]])
-        except Exception as error:
-            buffer[0] = 1
-            return buffer, error
-        return buffer, None
+            blocks = self._rounds[number] if number < len(self) else []
+            if self.group.rank() < len(blocks):
+                block = blocks[self.group.rank()]
+                read_boxes(self._handle, [_read(self._own[number], piece, self._tensors) for piece in block])
+        except BaseException as error:
+            return error
+        return None
 
-    failed: Exception | None = None
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read, 0)
-        for number, of_round in enumerate(rounds):
-            own, error = ahead.result()
-            if failed is not None:  # which the others have to be told
-                own[0], error = 1, failed
-            if number + 1 < len(rounds):
-                ahead = reader.submit(read, number + 1)
-            all_blocks = torch.empty(ranks * sizes[number], dtype=torch.uint8, device=device)
-            with lost_ranks(source, "passing on what was read"):
-                all_gather(all_blocks, own, group=group)
-            by_rank = all_blocks.view(ranks, sizes[number])
-            _check(error, by_rank, source)
-            try:
-                _copy_round(of_round, by_rank, tensors)
-            except Exception as raised:
-                failed = raised
+    def copy(self, number: int) -> BaseException | None:
+        """Copies to where they are wanted what the ranks have read."""
+        try:
+            by_rank = self.all(number).view(self.group.size(), -1)
+            _copy_round(self._rounds[number], by_rank, self._tensors)
+        except BaseException as error:
+            return error
+        return None
+
+
+def _run_rounds(rounds: _Rounds, ahead: Future[BaseException | None], source: str, reader: ThreadPoolExecutor) -> None:
+    failed: BaseException | None = None
+    for number in range(len(rounds)):
+        read = ahead.result()
+        # That of the round before the others have to be told, too.
+        error = next((error for error in (failed, read, _interrupt()) if error is not None), None)
+        own = rounds.own(number)
+        own[0] = error is not None
+        ahead = reader.submit(rounds.read, number + 1)
+        with lost_ranks(source, "passing on what was read"):
+            all_gather(rounds.all(number), own, group=rounds.group)
+        _check(error, rounds.all(number).view(rounds.group.size(), -1), source)
+        failed = rounds.copy(number)
     if failed is not None:
         raise failed
 
 
-def _check(error: Exception | None, by_rank: torch.Tensor, source: str) -> None:
+def _interrupt() -> BaseException | None:
+    try:
+        hear()
+    except BaseException as raised:
+        return raised
+    return None
+
+
+def _check(error: BaseException | None, by_rank: torch.Tensor, source: str) -> None:
     if error is not None:
         raise error
     failed = by_rank[:, 0].nonzero().flatten().tolist()

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch.distributed.checkpoint.planner import LoadPlan, ReadItem
+from torch.distributed.checkpoint.planner import LoadPlan
 
 from ._cost import Work, work_of
 from ._saved_boxes import Saved
@@ -25,19 +25,24 @@ def wanted(saved: Mapping[Any, Saved], plans: Sequence[LoadPlan], hosts: int) ->
         hosts: on how many machines they are.
     """
     owns = []
-    read_by_all: defaultdict[Any, int] = defaultdict(int)
+    read_by_all: defaultdict[Saved, int] = defaultdict(int)
     for plan in plans:
         own = 0
-        for item in plan.items:
-            nbytes = _nbytes_read(saved[item.storage_index], item)
-            read_by_all[item.storage_index] += nbytes
+        # Once, also under several names of one tensor.
+        once = {(saved[item.storage_index], item.lengths, item.storage_offsets) for item in plan.items}
+        for part, lengths, _ in once:
+            nbytes = _nbytes_read(part, lengths)
+            read_by_all[part] += nbytes
             own += nbytes
         owns.append(own)
     # More bytes than there are: at least two ranks read the same ones.
-    shared = [index for index in saved if read_by_all.get(index, 0) > saved[index].nbytes]
+    first: dict[Saved, Any] = {}
+    for index, part in saved.items():
+        first.setdefault(part, index)
+    shared = [index for part, index in first.items() if read_by_all[part] > part.nbytes]
     work = work_of(
         owns,
-        unique=sum(saved[index].nbytes for index, nbytes in read_by_all.items() if nbytes),
+        unique=sum(part.nbytes for part, nbytes in read_by_all.items() if nbytes),
         shared={len(plans): sum(saved[index].nbytes for index in shared)},
         tensors=max(len(plan.items) for plan in plans),
         hosts=hosts,
@@ -45,11 +50,11 @@ def wanted(saved: Mapping[Any, Saved], plans: Sequence[LoadPlan], hosts: int) ->
     return work, shared
 
 
-def _nbytes_read(part: Saved, item: ReadItem) -> int:
+def _nbytes_read(part: Saved, lengths: Sequence[int]) -> int:
     """Bytes that a rank gets from the storage, where it reads them itself."""
     shape = part.box.shape
-    if 0 in item.lengths:
+    if 0 in lengths:
         return 0
-    cut = (dim for dim, (length, size) in enumerate(zip(item.lengths, shape, strict=True)) if length < size)
+    cut = (dim for dim, (length, size) in enumerate(zip(lengths, shape, strict=True)) if length < size)
     rows = whole_from(shape, part.dtype.itemsize, cut)
-    return math.prod((*item.lengths[:rows], *shape[rows:])) * part.dtype.itemsize
+    return math.prod((*lengths[:rows], *shape[rows:])) * part.dtype.itemsize

@@ -47,6 +47,19 @@ TEST(SharedStorage, ThereIdenticalTensorsAreStillOne) {
   EXPECT_EQ(dropped({{"b", columns}, {"a", columns}, {"c", base.slice(0, 60)}}), (DroppedNames{{"b", "a"}}));
 }
 
+TEST(SharedStorage, AnExpandedTensorIsNotTakenForTheWholeOfItsStorage) {
+  const at::Tensor base = range(4);
+  const at::Tensor expanded = base.slice(0, 0, 1).expand({4});
+  EXPECT_EQ(dropped({{"a", expanded}, {"b", base}}), DroppedNames());
+  EXPECT_EQ(dropped({{"a", base}, {"b", expanded}}), DroppedNames());
+  EXPECT_EQ(dropped({{"a", base}, {"b", expanded}, {"c", base}}), (DroppedNames{{"c", "a"}}));
+  // Of another shape than the kept one, it cannot be mistaken for that.
+  EXPECT_EQ(dropped({{"a", expanded}, {"b", base.view({2, 2})}}), (DroppedNames{{"a", "b"}}));
+  // Strides of dimensions of size 1 mean nothing.
+  EXPECT_EQ(dropped({{"a", base.view({1, 4})}, {"b", base.as_strided({1, 4}, {9, 1})}}),
+            (DroppedNames{{"b", "a"}}));
+}
+
 TEST(SharedStorage, ALazyViewIsNotTheTensorItIsAViewOf) {
   const at::Tensor base = at::ones({4}, at::kComplexFloat);
   EXPECT_EQ(dropped({{"a", base.conj()}, {"b", base}}), DroppedNames());
