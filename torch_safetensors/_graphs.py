@@ -32,6 +32,22 @@ def is_tracing() -> bool:
     return torch.compiler.is_compiling() or _torch_private.in_dispatch_mode()
 
 
+def check_recorded(**options: object) -> None:
+    """Refuses options that a graph cannot hold, which would be lost in it. Fake tensors alone are not read anyway.
+
+    Raises:
+        ValueError: one is given.
+    """
+    if not (_torch_private.is_being_traced() or _torch_private.is_recorded()):
+        return
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise ValueError(
+                f"{name}: a graph cannot hold it: leave it out (threads and rings then follow "
+                "TORCH_SAFETENSORS_THREADS and TORCH_SAFETENSORS_RING_SIZE), or load and save outside of the graph"
+            )
+
+
 @constant_while_compiling
 def _path(filename: PathLike) -> str:
     return operator_filename(filename)

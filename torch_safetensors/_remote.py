@@ -14,7 +14,7 @@ from ._arguments import DeviceLike
 from ._buffers import as_tensor
 from ._errors import SafetensorError, printable, translate
 from ._file_objects import Reader, ended, is_file_object, open_file_object
-from ._iterate import check_dtype, converted
+from ._iterate import Conversion, check_dtype
 from ._progress import Progress, Total, bar_or_callable
 from ._remote_file import RemoteFile
 from ._selection import DeviceMap, Names, Rename, select
@@ -85,6 +85,7 @@ def load_remote(
     stored = [name for file in checkpoint.files for name in file.names]
     selection = select(checkpoint.source, stored, device, names, rename)
     device_of = dict(zip(selection.names, selection.devices, strict=True))
+    conversion = Conversion(checkpoint.source, dtype)
     loaded: dict[str, torch.Tensor] = {}
     with bar_or_callable(progress, checkpoint.source) as report:
         nbytes = sum(file.nbytes(device_of) for file in checkpoint.files)
@@ -95,9 +96,10 @@ def load_remote(
                 devices = [device_of[name] for name in here]
                 tensors = file.load(here, devices, threads=threads, verify=verify, total=total)
                 for name in here:  # one by one: never are all there in both dtypes
-                    loaded[name] = converted(file.reader.source, name, tensors.pop(name), dtype)
+                    loaded[name] = conversion.convert(name, tensors.pop(name))
         if total is not None:
             total.finish()
+    conversion.warn()
     return {new: loaded[name] for name, new in zip(selection.names, selection.new_names, strict=True)}
 
 

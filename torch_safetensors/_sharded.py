@@ -15,7 +15,7 @@ import torch
 from ._arguments import PathLike, operator_metadata, operator_tensors
 from ._checkpoint_files import Index, Replacement, locked
 from ._files import save_file
-from ._models import check_extra_state, save_state
+from ._models import save_state, without_extra_state
 from ._progress import Progress, Total, bar_or_callable, reporting
 
 __all__ = ["parse_size", "save_sharded", "split"]
@@ -128,9 +128,8 @@ def _of_data(tensors: Mapping[str, torch.Tensor], total: Total) -> Progress:
 
 
 def _of_model(model: torch.nn.Module, texts: dict[str, str]) -> _Content:
-    state = model.state_dict()
-    check_extra_state(state)
-    ties = dict(_ops._dropped_names(dict(state)))
+    state = without_extra_state(model.state_dict())
+    ties = dict(_ops._dropped_names(state))
     return _Content({name: tensor for name, tensor in state.items() if name not in ties}, texts, ties)
 
 

@@ -20,7 +20,7 @@ from torch._guards import TracingContext
 from torch._library.effects import EffectType
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch._subclasses.functional_tensor import FunctionalTensorMode
-from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, get_proxy_mode
 from torch.utils._python_dispatch import _disable_current_modes
 
 try:
@@ -136,6 +136,11 @@ def register_tracing_rule(operator: str, rule: Callable[..., Any]) -> None:
 
     for mode in FunctionalTensorMode, ProxyTorchDispatchMode:
         torch.library.register_torch_dispatch(operator, mode, apply)
+
+
+def is_recorded() -> bool:
+    """True where ``make_fx`` records what is called."""
+    return get_proxy_mode() is not None
 
 
 def is_being_traced() -> bool:

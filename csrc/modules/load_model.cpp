@@ -221,9 +221,8 @@ LoadModelResult check_model(const Model& model, const std::string& filename, boo
   return std::move(match.names);
 }
 
-LoadModelResult load_model(const Model& model, const std::string& filename, bool strict,
-                           std::string_view backend, const std::unordered_set<std::string>& may_be_missing,
-                           bool verify) {
+FilledModel load_model(const Model& model, const std::string& filename, bool strict, std::string_view backend,
+                       const std::unordered_set<std::string>& may_be_missing, bool verify) {
   const at::NoGradGuard no_grad;
   const Checkpoint file(filename, backend);
   Match match = match_names(model, file, may_be_missing);
@@ -236,8 +235,9 @@ LoadModelResult load_model(const Model& model, const std::string& filename, bool
   if (verify) {
     file.verify();
   }
-  tensors::write_into(file, match.targets);
-  return std::move(match.names);
+  tensors::Overflows overflows;
+  tensors::write_into(file, match.targets, &overflows);
+  return {std::move(match.names), overflows.warning(file.source())};
 }
 
 }  // namespace torch_safetensors::modules

@@ -17,11 +17,18 @@ struct Model {
   std::vector<tensors::NamedTensor> tensors;
 };
 
+/// What became of a load: the names, and what to warn of, or nothing.
+struct FilledModel {
+  LoadModelResult names;
+  std::string warning;
+};
+
 /// Fills `model` from a file, as documented for the public `load_model`. Names in `may_be_missing` are never
-/// missing.
-LoadModelResult load_model(const Model& model, const std::string& filename, bool strict,
-                           std::string_view backend,
-                           const std::unordered_set<std::string>& may_be_missing = {}, bool verify = false);
+/// missing. Warns of finite values that a conversion has made infinite.
+[[nodiscard]] FilledModel load_model(const Model& model, const std::string& filename, bool strict,
+                                     std::string_view backend,
+                                     const std::unordered_set<std::string>& may_be_missing = {},
+                                     bool verify = false);
 
 /// The checks of `load_model` alone, for a model whose tensors will be replaced rather than written to:
 /// names, shapes, ties. Tensors may be on the meta device.

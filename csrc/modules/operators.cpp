@@ -12,11 +12,12 @@ NameLists to_lists(LoadModelResult result) {
 
 }  // namespace
 
-NameLists load_model_dict(const std::string& filename, const std::string& class_name,
-                          const TensorDict& tensors, const std::vector<std::string>& may_be_missing,
-                          bool strict, std::string_view backend) {
-  return to_lists(load_model({class_name, tensors::to_named(tensors)}, filename, strict, backend,
-                             {may_be_missing.begin(), may_be_missing.end()}));
+NameListsAndWarning load_model_dict(const std::string& filename, const std::string& class_name,
+                                    const TensorDict& tensors, const std::vector<std::string>& may_be_missing,
+                                    bool strict, std::string_view backend) {
+  FilledModel filled = load_model({class_name, tensors::to_named(tensors)}, filename, strict, backend,
+                                  {may_be_missing.begin(), may_be_missing.end()});
+  return {std::move(filled.names.missing), std::move(filled.names.unexpected), std::move(filled.warning)};
 }
 
 NameLists check_model_dict(const std::string& filename, const std::string& class_name,

@@ -97,7 +97,7 @@ struct Source {
 class DirectReads {
  public:
   DirectReads(const Checkpoint& checkpoint, const TransferOptions& options)
-      : checkpoint_(checkpoint), on_devices_(options) {}
+      : checkpoint_(checkpoint), options_(options), on_devices_(options) {}
 
   /// False where torch has to copy it.
   bool add(const Source& source, const at::Tensor& out) {
@@ -115,7 +115,7 @@ class DirectReads {
 
   void run() const {
     for (const auto& [file, ranges] : ranges_) {
-      io::read_ranges(*file, ranges);
+      io::read_ranges(*file, ranges, nullptr, asked_threads(options_));
     }
     read_runs_parallel(runs_);
     on_devices_.fill(checkpoint_.bytes());
@@ -123,6 +123,7 @@ class DirectReads {
 
  private:
   const Checkpoint& checkpoint_;
+  TransferOptions options_;
   std::map<const io::File*, std::vector<io::ReadRange>> ranges_;
   std::vector<RunsToRead> runs_;
   DeviceTargets on_devices_;
@@ -188,7 +189,8 @@ void check_writable(const at::Tensor& out, c10::ScalarType from, const std::stri
   check_conversion(from, out, label);
 }
 
-void write_into(const Checkpoint& file, std::span<const Target> targets, const TransferOptions& options) {
+void write_into(const Checkpoint& file, std::span<const Target> targets, Overflows* overflows,
+                const TransferOptions& options) {
   const std::vector<bool> shared = overlapping(targets);
   DirectReads reads(file, options);
   std::vector<const Target*> copied;
@@ -208,8 +210,12 @@ void write_into(const Checkpoint& file, std::span<const Target> targets, const T
   for (const Target* target : copied) {
     const auto& [entry, out, part] = *target;
     const OpenFile& holder = file.file_of(*entry);
-    out.copy_(part ? holder.read_view(*entry, *part, at::kCPU)
-                   : holder.read(*entry, at::kCPU).view(out.sizes()));
+    const at::Tensor read = part ? holder.read_view(*entry, *part, at::kCPU)
+                                 : holder.read(*entry, at::kCPU).view(out.sizes());
+    if (overflows != nullptr) {
+      overflows->add(std::string(entry->name), read, out.scalar_type());
+    }
+    out.copy_(read);
   }
   progress.finish();
 }

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from .._warnings import warn
 from ._boxes import LocalBox, Read, read_boxes
 from ._cost import block_of
 from ._group import ElsewhereError, all_gather, lost_ranks
@@ -77,6 +78,7 @@ def read_shared(
             return buffer, error
         return buffer, None
 
+    overflows = torch.classes.safetensors._Overflows()
     failed: Exception | None = None
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read, 0)
@@ -92,11 +94,12 @@ def read_shared(
             by_rank = all_blocks.view(ranks, sizes[number])
             _check(error, by_rank, source)
             try:
-                _copy_round(of_round, by_rank, tensors)
+                _copy_round(of_round, by_rank, tensors, overflows)
             except Exception as raised:
                 failed = raised
     if failed is not None:
         raise failed
+    warn(overflows.warning(source))
 
 
 def _check(error: Exception | None, by_rank: torch.Tensor, source: str) -> None:
@@ -190,20 +193,28 @@ def _read(buffer: torch.Tensor, piece: _Piece, tensors: Sequence[Shared]) -> Rea
     return Read(tensor.name, offsets, _view(buffer, piece, tensors))
 
 
-def _copy_round(of_round: Sequence[list[_Piece]], by_rank: torch.Tensor, tensors: Sequence[Shared]) -> None:
+def _copy_round(
+    of_round: Sequence[list[_Piece]], by_rank: torch.Tensor, tensors: Sequence[Shared], overflows: Any
+) -> None:
     for block, buffer in zip(of_round, by_rank, strict=False):
         for piece in block:
-            for box, out in tensors[piece.tensor].wanted:
-                _copy_common(box, out, piece.box, _view(buffer, piece, tensors))
+            tensor = tensors[piece.tensor]
+            for box, out in tensor.wanted:
+                if (parts := _common(box, out, piece.box, _view(buffer, piece, tensors))) is not None:
+                    into, values = parts
+                    overflows.add(tensor.name, values, into.dtype)
+                    with torch.no_grad():
+                        into.copy_(values)
 
 
-def _copy_common(box: LocalBox, out: torch.Tensor, of_piece: LocalBox, values: torch.Tensor) -> None:
-    """Copies what a piece and a wanted part have in common."""
+def _common(
+    box: LocalBox, out: torch.Tensor, of_piece: LocalBox, values: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What a piece and a wanted part have in common: of the part, and of the piece."""
     for dim, (begin, length, own_begin, own_length) in enumerate(zip(*of_piece, *box, strict=True)):
         first, last = max(begin, own_begin), min(begin + length, own_begin + own_length)
         if first >= last:
-            return
+            return None
         values = values.narrow(dim, first - begin, last - first)
         out = out.narrow(dim, first - own_begin, last - first)
-    with torch.no_grad():
-        out.copy_(values)
+    return out, values
