@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 
 __all__ = [
+    "CHECKSUMS",
     "DeviceLike",
     "OperatorTensors",
     "PathLike",
@@ -19,6 +20,9 @@ __all__ = [
     "operator_tensors",
     "split_names",
 ]
+
+#: The key of metadata under which a file records checksums (csrc/format/checksum.h).
+CHECKSUMS = "torch_safetensors.xxh3_128"
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 DeviceLike: TypeAlias = "str | int | torch.device | None"

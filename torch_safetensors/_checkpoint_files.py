@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ._arguments import operator_filename
+from ._arguments import CHECKSUMS, operator_filename
 from ._buffers import as_tensor
 from ._errors import translate
 
@@ -36,7 +36,9 @@ class Index:
     """Writes the index of a checkpoint."""
 
     def __init__(self, texts: Mapping[str, str], total_size: int, fsync: bool) -> None:
-        self._metadata = {**texts, "total_size": total_size}
+        # Those of another file, which an index has no use for either.
+        own = {key: text for key, text in texts.items() if key != CHECKSUMS}
+        self._metadata = {**own, "total_size": total_size}
         self._fsync = fsync
 
     def write(self, folder: Path, shards: Shards, files: list[str]) -> None:

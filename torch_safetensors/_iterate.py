@@ -73,9 +73,7 @@ def _iterate(
     new_names = dict(zip(selection.names, selection.new_names, strict=True))
     try:
         for device, names in selection.by_device().items():
-            with file.prefetch(
-                dict.fromkeys(names), device=device, threads=threads, buffer_size=buffer_size
-            ) as loader:
+            with file.prefetch(dict.fromkeys(names), device=device, threads=threads, buffer_size=buffer_size) as loader:
                 for name, tensor in loader:
                     yield new_names[name], conversion.convert(name, tensor)
     finally:

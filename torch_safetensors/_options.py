@@ -9,7 +9,14 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["check_alignment", "check_backend", "check_flags", "check_progress", "check_storage_options", "checked_count"]
+__all__ = [
+    "check_alignment",
+    "check_backend",
+    "check_flags",
+    "check_progress",
+    "check_storage_options",
+    "checked_count",
+]
 
 _BACKENDS = ("auto", "mmap", "pread")
 _INT64 = 2**63

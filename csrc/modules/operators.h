@@ -10,8 +10,8 @@
 namespace torch_safetensors::modules {
 
 // load_model and save_model in the forms that the Python package calls them in. To be loaded, a model is a
-// dict, the result (missing, unexpected), and what to warn of. A dict and not a list of tensors, which the dispatcher would look
-// into: one on the meta device, or of a subclass, would take the call away from here.
+// dict, the result (missing, unexpected), and what to warn of. A dict and not a list of tensors, which the
+// dispatcher would look into: one on the meta device, or of a subclass, would take the call away from here.
 
 using NameLists = std::tuple<std::vector<std::string>, std::vector<std::string>>;
 

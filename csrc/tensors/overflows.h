@@ -13,8 +13,8 @@ namespace torch_safetensors::tensors {
 /// where a dtype has no infinity NaN or its largest number. Collected over a call, for one warning.
 class Overflows : public torch::CustomClassHolder {
  public:
-  /// Looks for them in `from`, which is or will be converted to `to`. Reads it only where `to` has the smaller
-  /// range; nothing on the meta device. A tensor may come in pieces, one after the other.
+  /// Looks for them in `from`, which is or will be converted to `to`. Reads it only where `to` has the
+  /// smaller range; nothing on the meta device. A tensor may come in pieces, one after the other.
   void add(const std::string& name, const at::Tensor& from, c10::ScalarType to);
 
   /// What to warn of, with counts and names; empty where nothing was lost.

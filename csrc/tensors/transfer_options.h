@@ -8,7 +8,8 @@
 
 namespace torch_safetensors::tensors {
 
-/// What a caller may say about how bytes are read and go to a device; environment variables and defaults say the rest.
+/// What a caller may say about how bytes are read and go to a device; environment variables and defaults say
+/// the rest.
 struct TransferOptions {
   std::optional<int64_t> threads = std::nullopt;
   std::optional<int64_t> ring_size = std::nullopt;

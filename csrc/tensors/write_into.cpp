@@ -210,8 +210,8 @@ void write_into(const Checkpoint& file, std::span<const Target> targets, Overflo
   for (const Target* target : copied) {
     const auto& [entry, out, part] = *target;
     const OpenFile& holder = file.file_of(*entry);
-    const at::Tensor read = part ? holder.read_view(*entry, *part, at::kCPU)
-                                 : holder.read(*entry, at::kCPU).view(out.sizes());
+    const at::Tensor read =
+        part ? holder.read_view(*entry, *part, at::kCPU) : holder.read(*entry, at::kCPU).view(out.sizes());
     if (overflows != nullptr) {
       overflows->add(std::string(entry->name), read, out.scalar_type());
     }

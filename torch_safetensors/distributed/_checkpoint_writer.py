@@ -21,6 +21,7 @@ from torch.futures import Future
 from .._arguments import PathLike, operator_filename, operator_metadata
 from .._checkpoint_files import locked, remove_rank_shards, remove_whole
 from .._errors import printable
+from .._options import check_flags
 from .._sharded import parse_size
 from ._new_files import NewFiles, Place, write_ranges
 from ._save_plan import check_tensors, files_of_ranks, whole_files, write_data_of
@@ -104,6 +105,7 @@ class SafetensorsWriter(StorageWriter):
     ) -> None:
         super().__init__()
         operator_filename(path)  # raises what it is not
+        check_flags(save_distributed=save_distributed, fsync=fsync)
         if max_shard_size is not None and (fqn_to_index_mapping is not None or save_distributed):
             raise ValueError(
                 "max_shard_size: not with fqn_to_index_mapping or save_distributed, which say what goes where"

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from .._arguments import PathLike, operator_filename
 from .._errors import printable
+from .._options import check_flags
 from ._boxes import LocalBox
 from ._content import Content, of_dict, of_model
 from ._deal import Work, deal, held, holders_of, is_tiled
@@ -117,7 +118,7 @@ def _agree(
 ) -> tuple[Content, Work]:
     """What is saved, in the order of the first rank, and which parts of it this rank writes."""
     prepared: list[Content] = []
-    together(group, source, "preparing", lambda: prepared.append(_checked(prepare, path)))
+    together(group, source, "preparing", lambda: prepared.append(_checked(prepare, path, fsync)))
     content = prepared[0]
     lines = [*content.lines(), f"path {os.fsdecode(Path(os.fsdecode(path)).absolute())!r}", f"fsync {bool(fsync)}"]
     check_same(group, source, "what to save", lines)
@@ -133,8 +134,9 @@ def _agree(
     return content, deal(list(types.values()), [holders[name] for name in types], group.size(), group.rank())
 
 
-def _checked(prepare: Callable[[], Content], path: PathLike) -> Content:
+def _checked(prepare: Callable[[], Content], path: PathLike, fsync: bool) -> Content:
     operator_filename(path)  # raises what it is not
+    check_flags(fsync=fsync)
     return prepare()
 
 

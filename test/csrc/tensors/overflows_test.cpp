@@ -29,8 +29,8 @@ TEST(Overflows, AreWhatTheConversionMakesOfEveryNumber) {
     for (const auto to : {at::kHalf, at::kBFloat16, at::kFloat8_e5m2, at::kFloat8_e5m2fnuz,
                           at::kFloat8_e4m3fnuz, at::kFloat8_e8m0fnu, at::kFloat}) {
       const at::Tensor numbers = all_numbers(from);
-      const at::Tensor expected = at::isfinite(numbers).logical_and(
-          at::isfinite(numbers.to(to).to(at::kFloat)).logical_not());
+      const at::Tensor expected =
+          at::isfinite(numbers).logical_and(at::isfinite(numbers.to(to).to(at::kFloat)).logical_not());
       const int64_t count = expected.sum().item<int64_t>();
       Overflows overflows;
       overflows.add("x", numbers, to);
