@@ -119,8 +119,11 @@ def load_file(
         load_path = functools.partial(load_file, backend=backend, ring_size=ring_size, **options)
         return _load_remote(filename, device, backend, ring_size, storage_options, options, load_path)
     filename = cast("PathLike", filename)
-    if _graphs.is_tracing():
-        _graphs.check_recorded(threads=threads, ring_size=ring_size, progress=progress)
+    if _graphs.is_tracing() and _graphs.must_leave(threads, ring_size, progress):
+        options = {"backend": backend, "threads": threads, "ring_size": ring_size, "verify": verify, "names": names}
+        options.update(dtype=dtype, rename=rename, progress=progress)
+        loaded: dict[str, torch.Tensor] = _graphs.call_outside(load_file, filename, device, **options)
+        return loaded
     if is_selective(device, names, rename) or dtype is not None:
         if _graphs.is_tracing():
             return _graphs.load_selected(filename, device, names, dtype, rename, backend, verify)
@@ -131,8 +134,8 @@ def load_file(
     arguments = operator_filename(filename), operator_device(device)
     try:
         with reporting(progress, filename):
-            loaded = _ops._load_file(*arguments, backend, threads, ring_size, verify)
-        return _to_dict(*loaded)
+            result = _ops._load_file(*arguments, backend, threads, ring_size, verify)
+        return _to_dict(*result)
     except RuntimeError as error:
         raise translate(error, filename) from None
 
@@ -263,8 +266,11 @@ def save_file(
     check_flags(fsync=fsync, checksum=checksum)
     check_alignment(alignment)
     check_progress(progress)
+    if _graphs.is_tracing() and _graphs.must_leave(progress):
+        options: dict[str, Any] = {"fsync": fsync, "checksum": checksum, "alignment": alignment, "progress": progress}
+        _graphs.call_outside(save_file, tensors, filename, metadata, **options)
+        return
     if _graphs.is_tracing():
-        _graphs.check_recorded(progress=progress)
         _graphs.save_file(tensors, filename, metadata, fsync=fsync, checksum=checksum, alignment=alignment)
         return
     named = operator_tensors(tensors)

@@ -22,7 +22,7 @@ from ._arguments import (
 )
 from ._iterate import is_converted
 from ._selection import DeviceMap, Names, Rename, select
-from ._torch_private import constant_while_compiling, outside_of_modes
+from ._torch_private import constant_while_compiling, outside_of_graphs, outside_of_modes
 
 _ops = torch.ops.safetensors
 
@@ -32,20 +32,33 @@ def is_tracing() -> bool:
     return torch.compiler.is_compiling() or _torch_private.in_dispatch_mode()
 
 
-def check_recorded(**options: object) -> None:
-    """Refuses options that a graph cannot hold, which would be lost in it. Fake tensors alone are not read anyway.
+_NOT_HELD = (
+    "a graph cannot hold threads, ring_size or progress: leave them out (TORCH_SAFETENSORS_THREADS and "
+    "TORCH_SAFETENSORS_RING_SIZE count in graphs, too), or load and save outside of the graph"
+)
+
+
+def must_leave(*options: object) -> bool:
+    """True where one of these options is given, which a graph cannot hold and would lose.
+
+    Code that Dynamo traces then leaves the graph for the call: :func:`call_outside`. Fake tensors alone are not read.
 
     Raises:
-        ValueError: one is given.
+        ValueError: what traces cannot leave.
     """
-    if not (_torch_private.is_being_traced() or _torch_private.is_recorded()):
-        return
-    for name, value in options.items():
-        if value is not None and value is not False:
-            raise ValueError(
-                f"{name}: a graph cannot hold it: leave it out (threads and rings then follow "
-                "TORCH_SAFETENSORS_THREADS and TORCH_SAFETENSORS_RING_SIZE), or load and save outside of the graph"
-            )
+    if all(option is None or option is False for option in options):
+        return False
+    if torch.compiler.is_dynamo_compiling():
+        return True
+    if _torch_private.is_being_traced() or _torch_private.is_recorded():
+        raise ValueError(_NOT_HELD)
+    return False
+
+
+@outside_of_graphs(_NOT_HELD)
+def call_outside(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls it outside of the graph; a full graph is refused."""
+    return function(*args, **kwargs)
 
 
 @constant_while_compiling

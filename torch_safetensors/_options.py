@@ -19,6 +19,7 @@ __all__ = [
 ]
 
 _BACKENDS = ("auto", "mmap", "pread")
+_ALIGNMENTS = (0, *(1 << power for power in range(3, 13)))
 _INT64 = 2**63
 
 
@@ -56,13 +57,16 @@ def checked_count(name: str, value: Any) -> int | None:
 
 
 def check_alignment(alignment: object) -> None:
-    """Refuse what is no number; the library knows which numbers are alignments.
+    """Refuse what is no alignment, in the words of the library, which saves that make a folder first ask too late.
 
     Raises:
-        TypeError: Not an int, or a bool.
+        TypeError: Not an int.
+        ValueError: Another number.
     """
-    if isinstance(alignment, bool) or not isinstance(alignment, int):
+    if not isinstance(alignment, int):
         raise TypeError(f"alignment: expected int, not {type(alignment).__name__}")
+    if isinstance(alignment, bool) or alignment not in _ALIGNMENTS:
+        raise ValueError(f"alignment must be 0 or a power of two from 8 to 4096, not {int(alignment)}")
 
 
 def check_backend(backend: object) -> None:

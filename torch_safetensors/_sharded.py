@@ -16,7 +16,7 @@ from ._arguments import PathLike, operator_metadata, operator_tensors
 from ._checkpoint_files import Index, Replacement, locked
 from ._files import save_file
 from ._models import save_state, without_extra_state
-from ._options import check_alignment, check_flags
+from ._options import check_alignment, check_flags, check_progress
 from ._progress import Progress, Total, bar_or_callable, reporting
 
 __all__ = ["parse_size", "save_sharded", "split"]
@@ -66,6 +66,7 @@ def save_sharded(
     """
     check_flags(fsync=fsync, checksum=checksum)
     check_alignment(alignment)
+    check_progress(progress)
     limit = parse_size(max_shard_size)
     texts = {"format": "pt", **(operator_metadata(metadata) or {})}
     if isinstance(tensors_or_model, torch.nn.Module):

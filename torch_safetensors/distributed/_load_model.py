@@ -11,6 +11,7 @@ import torch.distributed as dist
 from .._arguments import PathLike
 from .._errors import printable
 from .._models import check_or_load, has_own_loading, memory_of
+from .._options import check_flags
 from ._boxes import as_dtensor, local_part, whole_box
 from ._group import check_same, world
 from ._load import Part, Strategy, describe, open_together, read_parts
@@ -62,6 +63,7 @@ def load_model(
     state: Mapping[str, torch.Tensor] = model.state_dict()
 
     def plan(handle: Any) -> tuple[tuple[list[str], list[str]], list[Part]]:
+        check_flags(strict=strict)
         _check_model(model, state, source)
         names = check_or_load(_ops._check_model, model, _stand_ins(state), path, strict)
         parts = list(_parts(handle, state, names[1], group))
