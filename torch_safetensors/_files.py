@@ -111,9 +111,8 @@ def load_file(
     check_flags(verify=verify)
     check_progress(progress)
     threads, ring_size = checked_count("threads", threads), checked_count("ring_size", ring_size)
-    remote = is_remote(filename)
-    check_storage_options(storage_options, is_url=remote and isinstance(filename, str))
-    if remote:
+    check_storage_options(storage_options, is_url=isinstance(filename, str) and is_remote(filename))
+    if is_remote(filename):
         options: dict[str, Any] = {"threads": threads, "verify": verify}
         options.update(names=names, dtype=dtype, rename=rename, progress=progress)
         load_path = functools.partial(load_file, backend=backend, ring_size=ring_size, **options)

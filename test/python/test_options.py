@@ -134,9 +134,9 @@ PLACES = Option(
     "test_selection.py::test_devices_by_the_longest_prefix",
 )
 SAVES = {
-    "metadata": metadata("test_save_file.py::test_metadata_is_sorted"),
+    "metadata": metadata("test_bytes.py::test_metadata_is_sorted"),
     "fsync": flag(
-        "fsync", "test_system_calls.py::test_fsync_flushes_the_file_before_it_has_its_name_and_the_directory_after"
+        "fsync", "test_save_file.py::test_fsync_flushes_the_file_before_it_has_its_name_and_the_directory_after"
     ),
     "checksum": flag("checksum", "test_checksums.py::test_a_whole_file_is_verified"),
     "alignment": alignment("test_save_file.py::test_alignment"),
