@@ -5,6 +5,7 @@
 #include "tensors/expect.h"
 #include "tensors/listing.h"
 #include "tensors/load.h"
+#include "tensors/overflows.h"
 #include "tensors/piecewise_load.h"
 #include "tensors/prefetch.h"
 #include "tensors/python_checkpoint.h"
@@ -139,6 +140,8 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
       .def("_read_all", &tensors::SafeOpen::read_all)
       .def("_get_meta", &tensors::SafeOpen::get_meta)
       .def("_get_view", &tensors::SafeOpen::get_view)
+      .def("_files_with_checksums", &tensors::SafeOpen::files_with_checksums)
+      .def("_verify_recorded", &tensors::SafeOpen::verify_recorded)
       // Lambdas, since def_pickle takes nothing else.
       .def_pickle(
           [](const c10::intrusive_ptr<tensors::SafeOpen>& self) { return self->arguments(); },
@@ -195,7 +198,7 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
   // What a model was checked against is what has to be loaded: of one handle.
   define(m,
          touches_files("_load_model(__torch__.torch.classes.safetensors.SafeOpen file, str class_name, "
-                       "Dict(str, Tensor) tensors, str[] may_be_missing, bool strict) -> (str[], str[])"),
+                       "Dict(str, Tensor) tensors, str[] may_be_missing, bool strict) -> (str[], str[], str)"),
          TORCH_FN(modules::load_model_dict));
   define(m,
          touches_files("_check_model(__torch__.torch.classes.safetensors.SafeOpen file, str class_name, "
@@ -230,17 +233,24 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
 
   m.class_<tensors::Prefetch>("_Prefetch")
       .def(torch::init<c10::intrusive_ptr<tensors::SafeOpen>, std::vector<std::string>, std::vector<int64_t>,
-                       std::vector<int64_t>, c10::Device, int64_t, std::optional<int64_t>,
+                       std::vector<int64_t>, c10::Device, std::optional<int64_t>, std::optional<int64_t>,
                        std::optional<int64_t>>())
       .def("names", &tensors::Prefetch::names)
       .def("take", &tensors::Prefetch::take)
       .def("take_any", &tensors::Prefetch::take_any)
       .def("close", &tensors::Prefetch::close);
+  m.class_<tensors::Overflows>("_Overflows")
+      .def(torch::init<>())
+      .def("add", [](const c10::intrusive_ptr<tensors::Overflows>& self, const std::string& name,
+                     const at::Tensor& from,
+                     int64_t to) { self->add(name, from, static_cast<c10::ScalarType>(to)); })
+      .def("warning", &tensors::Overflows::warning);
   m.class_<packages::PythonPackage>("_Package")
       .def(torch::init<std::string, std::string, int64_t, int64_t, bool, bool, std::string>())
       .def("run", &packages::PythonPackage::run)
       .def("swap", &packages::PythonPackage::swap)
-      .def("call_spec", &packages::PythonPackage::call_spec);
+      .def("call_spec", &packages::PythonPackage::call_spec)
+      .def("device", &packages::PythonPackage::device);
   m.class_<tensors::PythonSave>("_PythonSave")
       .def(torch::init<std::string, std::vector<int64_t>, tensors::WrappedTensors, std::optional<Metadata>,
                        bool>())

@@ -12,6 +12,7 @@ import torch
 from ._memory import UNINITIALIZED, check_initialized
 
 __all__ = [
+    "CHECKSUMS",
     "DeviceLike",
     "OperatorTensors",
     "PathLike",
@@ -23,6 +24,9 @@ __all__ = [
     "operator_tensors",
     "split_names",
 ]
+
+#: The key of metadata under which a file records checksums (csrc/format/checksum.h).
+CHECKSUMS = "torch_safetensors.xxh3_128"
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 DeviceLike: TypeAlias = "str | int | torch.device | None"

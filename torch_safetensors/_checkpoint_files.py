@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ._arguments import operator_filename
+from ._arguments import CHECKSUMS, operator_filename
 from ._buffers import as_tensor
 from ._errors import printable, translate, translated
 
@@ -48,7 +48,9 @@ class Index:
     """Writes the index of a checkpoint."""
 
     def __init__(self, texts: Mapping[str, str], total_size: int, fsync: bool) -> None:
-        self._metadata = {**texts, "total_size": total_size}
+        # Those of another file, which an index has no use for either.
+        own = {key: text for key, text in texts.items() if key != CHECKSUMS}
+        self._metadata = {**own, "total_size": total_size}
         self.fsync = fsync
 
     def _text(self, shards: Shards, files: list[str]) -> bytes:

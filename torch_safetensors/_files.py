@@ -24,8 +24,16 @@ from ._buffers import Buffer, as_tensor, bytes_of, new_bytes
 from ._errors import translate
 from ._gc import gc_paused
 from ._iterate import load_selected
+from ._options import (
+    check_alignment,
+    check_backend,
+    check_flags,
+    check_progress,
+    check_storage_options,
+    checked_count,
+)
 from ._progress import Progress, reporting
-from ._remote import is_remote, load_remote, open_remote
+from ._remote import RemoteCheckpoint, is_remote, load_remote, open_remote
 from ._selection import DeviceMap, Names, Rename, is_selective
 from ._torch_private import outside_of_graphs
 
@@ -105,12 +113,22 @@ def load_file(
     In a compiled or exported graph the names, dtypes and shapes become constants, and running the graph on a file that
     differs in them raises.
     """
+    check_backend(backend)
+    check_flags(verify=verify)
+    check_progress(progress)
+    threads, ring_size = checked_count("threads", threads), checked_count("ring_size", ring_size)
+    check_storage_options(storage_options, is_url=isinstance(filename, str) and is_remote(filename))
     if is_remote(filename):
         options: dict[str, Any] = {"threads": threads, "verify": verify}
         options.update(names=names, dtype=dtype, rename=rename, progress=progress, strict_index=strict_index)
         load_path = functools.partial(load_file, backend=backend, ring_size=ring_size, **options)
-        return _load_remote(filename, device, storage_options, options, load_path)
+        return _load_remote(filename, device, backend, ring_size, storage_options, options, load_path)
     filename = cast("PathLike", filename)
+    if _graphs.is_tracing() and _graphs.must_leave(threads, ring_size, progress):
+        options = {"backend": backend, "threads": threads, "ring_size": ring_size, "verify": verify, "names": names}
+        options.update(dtype=dtype, rename=rename, progress=progress, strict_index=strict_index)
+        loaded: dict[str, torch.Tensor] = _graphs.call_outside(load_file, filename, device, **options)
+        return loaded
     if is_selective(device, names, rename) or dtype is not None:
         if _graphs.is_tracing():
             return _graphs.load_selected(filename, device, names, dtype, rename, backend, verify, strict_index)
@@ -118,13 +136,12 @@ def load_file(
         return load_selected(filename, *arguments)
     assert not isinstance(device, Mapping)
     if _graphs.is_tracing():
-        # Tuned by the environment alone.
         return _graphs.load_file(filename, device, backend=backend, verify=verify, strict_index=strict_index)
     path, where = operator_filename(filename), operator_device(device)
     try:
         with reporting(progress, filename):
-            loaded = _ops._load_file(path, where, backend, threads, ring_size, verify, strict_index)
-        return _to_dict(*loaded)
+            result = _ops._load_file(path, where, backend, threads, ring_size, verify, strict_index)
+        return _to_dict(*result)
     except RuntimeError as error:
         raise translate(error, filename) from None
 
@@ -133,6 +150,8 @@ def load_file(
 def _load_remote(
     source: str | BinaryIO,
     device: DeviceLike | DeviceMap,
+    backend: str,
+    ring_size: int | None,
     storage_options: Mapping[str, Any] | None,
     options: dict[str, Any],
     load_path: Callable[[str, DeviceLike | DeviceMap], dict[str, torch.Tensor]],
@@ -140,7 +159,17 @@ def _load_remote(
     with open_remote(source, storage_options) as opened:
         if isinstance(opened, str):
             return load_path(opened, device)
+        _check_remote(opened, backend, ring_size)
         return load_remote(opened, device, **options)
+
+
+def _check_remote(opened: RemoteCheckpoint, backend: str, ring_size: int | None) -> None:
+    """Refuses what only files of the operating system have; the URL of one is loaded as its path."""
+    where = f"{opened.source}: is not a local path, so its bytes"
+    if backend == "mmap":
+        raise ValueError(f"{where} are read and cannot be mapped: backend must be 'auto' or 'pread', not 'mmap'")
+    if ring_size is not None:
+        raise ValueError(f"{where} do not go through a ring: leave ring_size out, or load from a path")
 
 
 def load(
@@ -165,10 +194,11 @@ def load(
         ValueError: ``copy=False`` with a source that is read-only or not aligned, or with another device; a tensor
             whose memory is not there (see :func:`save_file`).
     """
+    check_flags(copy=copy, verify=verify)
     if is_remote(data):
         if not copy:
             raise ValueError(f"data: copy=False needs memory to alias, and not a {type(data).__name__}")
-        return load_file(data, device, backend="pread", verify=verify)
+        return load_file(data, device, verify=verify)
     try:
         with as_tensor(data, writable=not copy) as tensor:
             return _to_dict(*_ops._load(tensor, operator_device(device), copy, verify))
@@ -192,6 +222,8 @@ def load_tensor(
     Raises:
         SafetensorError: also if the file does not hold ``name``.
     """
+    check_backend(backend)
+    check_flags(verify=verify)
     if _graphs.is_tracing():
         return _graphs.load_tensor(filename, name, device, backend=backend, verify=verify)
     arguments = operator_filename(filename), operator_name(name), operator_device(device)
@@ -242,6 +274,13 @@ def save_file(
         RuntimeError: tensors that share memory; :func:`save_model` resolves that.
         TypeError: names or metadata that are not str, an alignment that is not int.
     """
+    check_flags(fsync=fsync, checksum=checksum)
+    check_alignment(alignment)
+    check_progress(progress)
+    if _graphs.is_tracing() and _graphs.must_leave(progress):
+        options: dict[str, Any] = {"fsync": fsync, "checksum": checksum, "alignment": alignment, "progress": progress}
+        _graphs.call_outside(save_file, tensors, filename, metadata, **options)
+        return
     if _graphs.is_tracing():
         _graphs.save_file(tensors, filename, metadata, fsync=fsync, checksum=checksum, alignment=alignment)
         return
@@ -265,6 +304,7 @@ def save(
         What :func:`save_file` would write, with ``alignment=0``. Nothing of its size is allocated beside it, but for
         a small one.
     """
+    check_flags(checksum=checksum)
     arguments = *operator_tensors(tensors), operator_metadata(metadata)
     if len(tensors) <= _MAX_SMALL_TENSORS and not checksum and not _graphs.is_tracing():
         small: torch.Tensor = _ops._save_small.default(*arguments, _MAX_SMALL_SIZE)

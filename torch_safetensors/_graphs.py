@@ -24,7 +24,7 @@ from ._arguments import (
 from ._inductor_order import keep_order_in_inductor
 from ._iterate import is_converted
 from ._selection import DeviceMap, Names, Rename, select
-from ._torch_private import constant_while_compiling, outside_of_modes
+from ._torch_private import constant_while_compiling, outside_of_graphs, outside_of_modes
 
 _ops = torch.ops.safetensors
 
@@ -41,6 +41,35 @@ def is_tracing() -> bool:
     if traced and _torch_private.missing_for_graphs is not None:
         raise RuntimeError(_torch_private.missing_for_graphs)
     return traced
+
+
+_NOT_HELD = (
+    "a graph cannot hold threads, ring_size or progress: leave them out (TORCH_SAFETENSORS_THREADS and "
+    "TORCH_SAFETENSORS_RING_SIZE count in graphs, too), or load and save outside of the graph"
+)
+
+
+def must_leave(*options: object) -> bool:
+    """True where one of these options is given, which a graph cannot hold and would lose.
+
+    Code that Dynamo traces then leaves the graph for the call: :func:`call_outside`. Fake tensors alone are not read.
+
+    Raises:
+        ValueError: what traces cannot leave.
+    """
+    if all(option is None or option is False for option in options):
+        return False
+    if torch.compiler.is_dynamo_compiling():
+        return True
+    if _torch_private.is_being_traced() or _torch_private.is_recorded():
+        raise ValueError(_NOT_HELD)
+    return False
+
+
+@outside_of_graphs(_NOT_HELD)
+def call_outside(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls it outside of the graph; a full graph is refused."""
+    return function(*args, **kwargs)
 
 
 @constant_while_compiling

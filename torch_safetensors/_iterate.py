@@ -9,15 +9,16 @@ import torch
 
 from ._arguments import DeviceLike, PathLike
 from ._errors import is_out_of_memory, printable
+from ._options import check_backend, checked_count
 from ._progress import Progress, Total, bar_or_callable, reporting
 from ._safe_open import safe_open
 from ._selection import DeviceMap, Names, Rename, Selection, select
+from ._warnings import warn
 
-__all__ = ["check_dtype", "converted", "iter_tensors", "load_selected"]
+__all__ = ["Conversion", "check_dtype", "iter_tensors", "load_selected"]
 
 #: Bytes read ahead of what is converted: enough for the disk to go on meanwhile, and little beside a model.
 _CONVERSION_BUFFER = 1 << 28
-_THREADS = 8
 
 
 def iter_tensors(
@@ -41,7 +42,7 @@ def iter_tensors(
         dtype: see there.
         rename: see there.
         backend: what is read goes into memory of its own with each; see :func:`load_file`.
-        threads: so many read; by default 8.
+        threads: so many read; by default ``$TORCH_SAFETENSORS_THREADS``, or 8.
         buffer_size: bytes that may be read ahead of what was handed out; by default 1 GiB. A single tensor may be
             larger.
         strict_index: see :func:`load_file`.
@@ -55,27 +56,30 @@ def iter_tensors(
         SafetensorError, TypeError, ValueError: as :func:`load_file`.
     """
     check_dtype(dtype)
+    check_backend(backend)
+    threads, buffer_size = checked_count("threads", threads), checked_count("buffer_size", buffer_size)
     file = _open_to_select(filename, backend, names, strict_index)
     selection = select(filename, file.offset_keys(), device, names, rename)
     if torch.device("meta") in selection.devices:
         raise ValueError(f"{printable(filename)}: there is nothing to iterate over on the meta device; use load_file")
-    return _iterate(file, filename, selection, dtype, threads, buffer_size)
+    return _iterate(file, selection, Conversion(filename, dtype), threads, buffer_size)
 
 
 def _iterate(
     file: safe_open,
-    filename: PathLike,
     selection: Selection,
-    dtype: torch.dtype | None,
+    conversion: Conversion,
     threads: int | None,
     buffer_size: int | None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     new_names = dict(zip(selection.names, selection.new_names, strict=True))
-    for device, names in selection.by_device().items():
-        plan = dict.fromkeys(names)
-        with file.prefetch(plan, device=device, threads=threads or _THREADS, buffer_size=buffer_size) as loader:
-            for name, tensor in loader:
-                yield new_names[name], converted(filename, name, tensor, dtype)
+    try:
+        for device, names in selection.by_device().items():
+            with file.prefetch(dict.fromkeys(names), device=device, threads=threads, buffer_size=buffer_size) as loader:
+                for name, tensor in loader:
+                    yield new_names[name], conversion.convert(name, tensor)
+    finally:
+        conversion.warn()
 
 
 def load_selected(
@@ -98,11 +102,12 @@ def load_selected(
     loaded: dict[str, torch.Tensor] = {}
     with bar_or_callable(progress, filename) as report:
         total = None if report is None else Total(report, _bytes_to_read(file, selection, verify)).start()
-        reader = _Reader(file, filename, dtype, threads, ring_size, verify, total)
+        reader = _Reader(file, Conversion(filename, dtype), threads, ring_size, verify, total)
         for where, group in selection.by_device().items():
             loaded.update(reader.load(group, where))
         if total is not None:
             total.finish()
+    reader.conversion.warn()
     return {new: loaded[name] for name, new in zip(selection.names, selection.new_names, strict=True)}
 
 
@@ -124,8 +129,7 @@ class _Reader:
     """Reads some tensors of an open checkpoint to a device; the fields are arguments of :func:`load_file`."""
 
     file: safe_open
-    filename: PathLike
-    dtype: torch.dtype | None
+    conversion: Conversion
     threads: int | None
     ring_size: int | None
     verify: bool
@@ -137,14 +141,15 @@ class _Reader:
         yield from zip(same, self._read(same, device), strict=True)
         # Each as soon as it is read: never are all of them there in both dtypes.
         for name, tensor in self._one_by_one([name for name in names if name in others], device):
-            yield name, converted(self.filename, name, tensor, self.dtype)
+            yield name, self.conversion.convert(name, tensor)
 
     def _is_converted(self, name: str) -> bool:
-        return self.dtype is not None and is_converted(self.file._call("_get_meta", name).dtype, self.dtype)
+        dtype = self.conversion.dtype
+        return dtype is not None and is_converted(self.file._call("_get_meta", name).dtype, dtype)
 
     def _read(self, names: list[str], device: torch.device) -> list[torch.Tensor]:
         arguments = names, device, self.threads, self.ring_size, self.verify
-        with reporting(self.total.part() if self.total else None, self.filename):
+        with reporting(self.total.part() if self.total else None, self.conversion.source):
             tensors: list[torch.Tensor] = self.file._call("_get_tensors", *arguments)
         return tensors
 
@@ -157,7 +162,7 @@ class _Reader:
             with self.file.prefetch(
                 dict.fromkeys(names),
                 device=device,
-                threads=self.threads or _THREADS,
+                threads=self.threads,
                 buffer_size=_CONVERSION_BUFFER,
                 ring_size=self.ring_size,
             ) as loader:
@@ -172,22 +177,47 @@ def is_converted(stored: torch.dtype, dtype: torch.dtype | None) -> bool:
     return dtype is not None and stored.is_floating_point and stored != dtype
 
 
-def converted(filename: PathLike, name: str, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """The tensor as ``dtype`` asks for it.
+class Conversion:
+    """Converts the tensors of a checkpoint, and takes note of finite values that become infinite.
 
-    Raises:
-        ValueError: torch cannot convert it.
+    Args:
+        source: the checkpoint, for messages.
+        dtype: for floating-point tensors, or None.
     """
-    if dtype is None or not is_converted(tensor.dtype, dtype):
-        return tensor
-    try:
-        return tensor.to(dtype)
-    except RuntimeError as error:  # NotImplementedError is one
-        if is_out_of_memory(error):
-            raise
-        raise ValueError(
-            f"{printable(filename)}: tensor {name!r}: torch cannot convert {tensor.dtype} to {dtype}: {error}"
-        ) from None
+
+    def __init__(self, source: PathLike, dtype: torch.dtype | None) -> None:
+        self.source = source
+        self.dtype = dtype
+        self._overflows = torch.classes.safetensors._Overflows()
+
+    def convert(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor as ``dtype`` asks for it.
+
+        Raises:
+            ValueError: torch cannot convert it.
+        """
+        if self.dtype is None or not is_converted(tensor.dtype, self.dtype):
+            return tensor
+        try:
+            result = tensor.to(self.dtype)
+        except RuntimeError as error:  # NotImplementedError is one
+            if is_out_of_memory(error):
+                raise
+            raise ValueError(
+                f"{printable(self.source)}: tensor {name!r}: torch cannot convert {tensor.dtype} to {self.dtype}: "
+                f"{error}"
+            ) from None
+        self._overflows.add(name, tensor, self.dtype)
+        return result
+
+    def warning(self) -> str:
+        """What to warn of; nothing where no value was lost."""
+        text: str = self._overflows.warning(printable(self.source))
+        return text
+
+    def warn(self) -> None:
+        """Warns, once for the whole call."""
+        warn(self.warning())
 
 
 def check_dtype(dtype: torch.dtype | None) -> None:

@@ -26,8 +26,10 @@ from ._arguments import (
 from ._errors import SafetensorError, is_out_of_memory, printable, translate
 from ._gc import gc_paused
 from ._memory import check_initialized, check_memory, memory_faults, state_dict_of
+from ._options import check_alignment, check_backend, check_flags, check_progress
 from ._progress import Progress, reporting
 from ._safe_open import safe_open
+from ._warnings import warn
 
 __all__ = ["load_model", "save_model"]
 
@@ -75,6 +77,9 @@ def load_model(
             a dtype that does not convert.
         OSError: what the operating system reports.
     """
+    check_backend(backend)
+    check_flags(strict=strict, assign=assign, verify=verify)
+    check_progress(progress)
     device = operator_device(device)
     # All that is checked and read is of one version of the checkpoint.
     file = safe_open(filename, device=device, backend=backend, strict_index=strict_index)
@@ -131,6 +136,8 @@ def save_model(
         ValueError: extra state that is not a tensor, and what :func:`save_file` refuses.
         OSError: what the operating system reports.
     """
+    check_flags(force_contiguous=force_contiguous, fsync=fsync, checksum=checksum)
+    check_alignment(alignment)
     with reporting(progress, filename):
         warning = save_state(state_dict_of(model), filename, metadata, force_contiguous, fsync, checksum, alignment)
     if warning:
@@ -147,7 +154,7 @@ def save_state(
     alignment: int = 0,
 ) -> str:
     """:func:`save_model` of a model that has this ``state_dict``. Returns what to warn of, or nothing."""
-    check_extra_state(state)
+    state = without_extra_state(state)
     arguments = operator_filename(filename), *operator_tensors(state), operator_metadata(metadata)
     try:
         warning: str = _ops._save_model(*arguments, force_contiguous, fsync, checksum, alignment)
@@ -160,15 +167,20 @@ def save_state(
     return warning
 
 
-def check_extra_state(state: Mapping[str, object]) -> None:
-    """Raises ValueError for what a ``state_dict`` has and the format has not: what is no tensor, or not yet."""
+def without_extra_state(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a ``state_dict``. Extra state of None says nothing, and is left out.
+
+    Raises:
+        ValueError: extra state that is neither, which the format does not have; a tensor that is not initialized.
+    """
     for name, value in state.items():
-        if not isinstance(value, torch.Tensor):
+        if value is not None and not isinstance(value, torch.Tensor):
             raise ValueError(
                 f"{name!r} is extra state of type {type(value).__name__}, and the format holds tensors only; "
                 "save it apart, or return a tensor from get_extra_state()"
             )
         check_initialized(name, value)
+    return {name: tensor for name, tensor in state.items() if tensor is not None}
 
 
 _State: TypeAlias = "dict[str, torch.Tensor]"
@@ -260,7 +272,7 @@ def may_be_missing(model: torch.nn.Module) -> list[str]:
 
 
 def check_or_load(
-    operator: Callable[..., tuple[list[str], list[str]]],
+    operator: Callable[..., Any],
     model: torch.nn.Module,
     state: _State,
     file: Any,
@@ -269,9 +281,10 @@ def check_or_load(
 ) -> tuple[list[str], list[str]]:
     """Calls an operator with what it needs of the model. ``file``: a ``torch.classes.safetensors.SafeOpen``."""
     try:
-        missing, unexpected = operator(file, type(model).__name__, dict(state), may_be_missing(model), strict)
+        missing, unexpected, *warning = operator(file, type(model).__name__, dict(state), may_be_missing(model), strict)
     except RuntimeError as error:
         raise translate(error, filename) from None
+    warn("".join(warning))  # of a load alone
     return missing, unexpected
 
 
@@ -356,7 +369,9 @@ def _load_through_module(
         # Overriding methods need not know `assign`.
         options = {"assign": True} if assign else {}
         result = model.load_state_dict(dict(loaded), strict=False, **options)
-        missing, unexpected = _resolve_ties(model, file, tensors, loaded, result.missing_keys, result.unexpected_keys)
+        # Extra state of None is not saved, and stays what it is.
+        absent = [name for name in result.missing_keys if state.get(name, _NOT_THERE) is not None]
+        missing, unexpected = _resolve_ties(model, file, tensors, loaded, absent, result.unexpected_keys)
         if strict and (missing or unexpected):
             raise SafetensorError(f"{printable(filename)}: {_strict_message(model, missing, unexpected)}")
     except BaseException as error:
@@ -371,6 +386,8 @@ def _load_through_module(
         if _is_misfit(error):
             raise SafetensorError(f"{printable(filename)}: {error}") from error
         raise
+    if not assign:
+        warn(_overflow_warning(filename, tensors, loaded))
     return missing, unexpected
 
 
@@ -380,6 +397,28 @@ def _is_misfit(error: BaseException) -> bool:
         and str(error).startswith("Error(s) in loading state_dict for ")
         and not is_out_of_memory(error)  # which load_state_dict lists, too
     )
+
+
+_NOT_THERE = object()
+
+
+def _overflow_warning(filename: PathLike, tensors: _State, loaded: _State) -> str:
+    """What to warn of where the model has converted values as ``copy_`` does. It may do something else with them."""
+    overflows = torch.classes.safetensors._Overflows()
+    for name, tensor in tensors.items():
+        new = loaded.get(name)
+        if new is None or new.dtype == tensor.dtype or new.shape != tensor.shape or not _is_plain_tensor(tensor):
+            continue
+        one = torch.classes.safetensors._Overflows()
+        one.add(name, new, tensor.dtype)
+        if one.warning("") and torch.equal(*(_numbers(values) for values in (new.to(tensor), tensor))):
+            overflows.add(name, new, tensor.dtype)
+    text: str = overflows.warning(printable(filename))
+    return text
+
+
+def _numbers(values: torch.Tensor) -> torch.Tensor:
+    return values.detach().double().nan_to_num()
 
 
 def _snapshot(model: torch.nn.Module) -> Callable[[], None]:

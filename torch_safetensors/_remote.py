@@ -11,7 +11,7 @@ import torch
 
 from ._arguments import DeviceLike
 from ._file_objects import is_file_object, open_file_object
-from ._iterate import check_dtype, converted
+from ._iterate import Conversion, check_dtype
 from ._progress import Progress, Total, bar_or_callable
 from ._remote_file import RemoteFile
 from ._remote_index import RemoteCheckpoint, RemoteIndex
@@ -93,6 +93,7 @@ def _load(
 ) -> dict[str, torch.Tensor]:
     selection = select(checkpoint.source, checkpoint.names, device, names, rename)
     device_of = dict(zip(selection.names, selection.devices, strict=True))
+    conversion = Conversion(checkpoint.source, dtype)
     loaded: dict[str, torch.Tensor] = {}
     with bar_or_callable(progress, checkpoint.source) as report:
         nbytes = sum(file.nbytes(device_of) for file in checkpoint.files)
@@ -104,7 +105,8 @@ def _load(
                 with file.awake():
                     tensors = file.load(here, devices, threads=threads, verify=verify, total=total)
                 for name in here:  # one by one: never are all there in both dtypes
-                    loaded[name] = converted(file.reader.source, name, tensors.pop(name), dtype)
+                    loaded[name] = conversion.convert(name, tensors.pop(name))
         if total is not None:
             total.finish()
+    conversion.warn()
     return {new: loaded[name] for name, new in zip(selection.names, selection.new_names, strict=True)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,6 +12,7 @@ import torch
 from ._arguments import DeviceLike, PathLike, operator_device, operator_filename, operator_name, split_names
 from ._errors import SafetensorError, translate
 from ._memory import check_memory
+from ._options import check_backend, checked_count
 from ._prefetch import PrefetchLoader, PrefetchPlan, rows_of
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
@@ -96,6 +97,7 @@ class safe_open:  # noqa: N801 (the reference's name)
     ) -> None:
         if framework not in _FRAMEWORKS:
             raise ValueError(f"framework: {framework!r} is not one of 'pt', 'torch', 'pytorch'")
+        check_backend(backend)
         self._filename = filename
         self._device = operator_device(device)
         self._strict_index = strict_index
@@ -152,6 +154,8 @@ class safe_open:  # noqa: N801 (the reference's name)
         """Several tensors, read together; all of them, in the order of the data, by default."""
         if names is None:
             self._require_whole()
+        elif isinstance(names, str) or not isinstance(names, Iterable):
+            raise TypeError(f"names: expected a list of str, not {type(names).__name__}")
         names = self.offset_keys() if names is None else [operator_name(name) for name in names]
         return dict(zip(names, self._call("get_tensors", names), strict=True))
 
@@ -169,7 +173,7 @@ class safe_open:  # noqa: N801 (the reference's name)
         plan: PrefetchPlan | None = None,
         *,
         device: DeviceLike = None,
-        threads: int = 8,
+        threads: int | None = None,
         buffer_size: int | None = None,
         ring_size: int | None = None,
     ) -> PrefetchLoader:
@@ -179,7 +183,7 @@ class safe_open:  # noqa: N801 (the reference's name)
             plan: the names to load, each with None for the whole tensor or a slice of its first dimension, of step 1;
                 by default all, whole.
             device: where they shall be; the handle's by default.
-            threads: so many read.
+            threads: so many read; by default ``$TORCH_SAFETENSORS_THREADS``, or 8.
             buffer_size: bytes that may be read ahead of what is taken; by default 1 GiB. A single tensor may be larger,
                 and what :meth:`PrefetchLoader.take` waits for goes past it.
             ring_size: see :func:`load_file`.
@@ -191,6 +195,8 @@ class safe_open:  # noqa: N801 (the reference's name)
         """
         if plan is None:
             self._require_whole()
+        elif not isinstance(plan, Mapping):
+            raise TypeError(f"plan: expected a mapping of names to None or slices, not {type(plan).__name__}")
         names = self.offset_keys() if plan is None else [operator_name(name) for name in plan]
         slices = [None] * len(names) if plan is None else list(plan.values())
         rows = [
@@ -204,9 +210,9 @@ class safe_open:  # noqa: N801 (the reference's name)
                 [begin for begin, _ in rows],
                 [end for _, end in rows],
                 self._device if device is None else operator_device(device),
-                threads,
-                buffer_size,
-                ring_size,
+                checked_count("threads", threads),
+                checked_count("buffer_size", buffer_size),
+                checked_count("ring_size", ring_size),
             )
         except RuntimeError as error:
             raise translate(error, self._filename) from None

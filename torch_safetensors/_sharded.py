@@ -16,7 +16,8 @@ from ._arguments import PathLike, operator_metadata, operator_tensors
 from ._checkpoint_files import Index, Replacement, locked, make_folder
 from ._files import save_file
 from ._memory import state_dict_of
-from ._models import check_extra_state, save_state
+from ._models import save_state, without_extra_state
+from ._options import check_alignment, check_flags, check_progress
 from ._progress import Progress, Total, bar_or_callable, reporting
 
 __all__ = ["parse_size", "save_sharded", "split"]
@@ -69,6 +70,9 @@ def save_sharded(
         ValueError: a size that is none, and what :func:`save_file` or :func:`save_model` refuse.
         TypeError, RuntimeError, NotImplementedError: as those.
     """
+    check_flags(fsync=fsync, checksum=checksum)
+    check_alignment(alignment)
+    check_progress(progress)
     limit = parse_size(max_shard_size)
     texts = {"format": "pt", **(operator_metadata(metadata) or {})}
     if isinstance(tensors_or_model, torch.nn.Module):
@@ -136,9 +140,8 @@ def _of_data(tensors: Mapping[str, torch.Tensor], total: Total) -> Progress:
 
 
 def _of_model(model: torch.nn.Module, texts: dict[str, str]) -> _Content:
-    state = state_dict_of(model)
-    check_extra_state(state)
-    ties = dict(_ops._dropped_names(dict(state)))
+    state = without_extra_state(state_dict_of(model))
+    ties = dict(_ops._dropped_names(state))
     return _Content({name: tensor for name, tensor in state.items() if name not in ties}, texts, ties)
 
 

@@ -6,12 +6,13 @@ eager code and in graphs; everything else says which build it needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from . import _graphs
+from . import _files, _graphs
 from ._arguments import (
     DeviceLike,
     PathLike,
@@ -25,6 +26,7 @@ from ._arguments import (
 from ._buffers import Buffer, as_tensor, bytes_of
 from ._errors import translate
 from ._library import needs_build
+from ._options import check_alignment, check_flags
 
 __all__ = ["serve"]
 
@@ -35,7 +37,7 @@ def load_file(
     filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto", strict_index: bool = True, **others: Any
 ) -> dict[str, torch.Tensor]:
     """See :func:`torch_safetensors.load_file`; with no other arguments, and of one file, which has no index."""
-    _refuse("load_file", others)
+    _refuse(_files.load_file, others)
     if _graphs.is_tracing():
         return _graphs.load_file(filename, device, backend=backend)
     arguments = operator_filename(filename), _readable(device), backend
@@ -48,7 +50,10 @@ def load_file(
 
 def load(data: Buffer, device: DeviceLike = "cpu", *, copy: bool = True, **others: Any) -> dict[str, torch.Tensor]:
     """See :func:`torch_safetensors.load`; with no other arguments, and copies only."""
-    _refuse("load", {**others, "copy=False": not copy})
+    check_flags(copy=copy)
+    _refuse(_files.load, others)
+    if not copy:
+        raise needs_build("load(copy=False)")
     try:
         with as_tensor(data, writable=False) as tensor:
             names, tensors = _ops._load_bytes(tensor, _readable(device))
@@ -61,7 +66,7 @@ def load_tensor(
     filename: PathLike, name: str, device: DeviceLike = "cpu", *, backend: str = "auto", **others: Any
 ) -> torch.Tensor:
     """See :func:`torch_safetensors.load_tensor`; with no other arguments."""
-    _refuse("load_tensor", others)
+    _refuse(_files.load_tensor, others)
     if _graphs.is_tracing():
         return _graphs.load_tensor(filename, name, device, backend=backend)
     arguments = operator_filename(filename), operator_name(name), _readable(device)
@@ -82,7 +87,9 @@ def save_file(
     **others: Any,
 ) -> None:
     """See :func:`torch_safetensors.save_file`; with no other arguments."""
-    _refuse("save_file", others)
+    check_flags(fsync=fsync)
+    check_alignment(alignment)
+    _refuse(_files.save_file, others)
     if _graphs.is_tracing():
         _graphs.save_file(tensors, filename, metadata, fsync=fsync, alignment=alignment)
         return
@@ -95,7 +102,7 @@ def save_file(
 
 def save(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None, **others: Any) -> bytes:
     """See :func:`torch_safetensors.save`; with no other arguments."""
-    _refuse("save", others)
+    _refuse(_files.save, others)
     return bytes_of(_ops._save_bytes(*_lists(tensors, metadata)))
 
 
@@ -143,11 +150,21 @@ def _explain_what_is_missing(namespace: Any, name: str) -> None:
     namespace.__class__ = type(kind.__name__, (kind,), {"__getattr__": get})
 
 
-def _refuse(function: str, arguments: Mapping[str, Any]) -> None:
-    """Lets pass what asks for nothing."""
-    for name, value in arguments.items():
-        if value is not None and value is not False:
-            raise needs_build(f"{function}({name})" if "=" in name else f"{function}({name}=...)")
+def _refuse(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Lets pass the defaults of what the function takes where there is a build.
+
+    Raises:
+        NotImplementedError: another value, which needs one.
+        TypeError: a name that it never takes; the words are Python's.
+    """
+    name = function.__name__
+    parameters = inspect.signature(function).parameters
+    for keyword, value in arguments.items():
+        if keyword not in parameters:
+            raise TypeError(f"{name}() got an unexpected keyword argument {keyword!r}")
+        asks_nothing = value is parameters[keyword].default or (keyword == "progress" and value is False)
+        if not asks_nothing:
+            raise needs_build(f"{name}({keyword}=...)")
 
 
 def _readable(device: DeviceLike) -> torch.device:

@@ -25,7 +25,7 @@ try:
     from torch._library.effects import EffectType as EffectType
     from torch._subclasses.fake_tensor import DynamicOutputShapeException, UnsupportedFakeTensorException
     from torch._subclasses.functional_tensor import FunctionalTensorMode
-    from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+    from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, get_proxy_mode
     from torch.utils._python_dispatch import _disable_current_modes
 except ImportError as error:
     missing_for_graphs = f"torch {torch.__version__} lacks what operators need in graphs: {error}"
@@ -132,6 +132,11 @@ def register_tracing_rule(operator: str, rule: Callable[..., Any]) -> None:
 
     for mode in FunctionalTensorMode, ProxyTorchDispatchMode:
         torch.library.register_torch_dispatch(operator, mode, apply)
+
+
+def is_recorded() -> bool:
+    """True where ``make_fx`` records what is called."""
+    return get_proxy_mode() is not None
 
 
 def is_being_traced() -> bool:

@@ -14,6 +14,7 @@ import torch
 from ._arguments import PathLike, operator_filename, operator_metadata, operator_name, operator_tensors
 from ._errors import translate
 from ._memory import check_initialized
+from ._options import check_alignment, check_flags
 from ._progress import Progress, Total, bar_or_callable, reporting
 
 __all__ = ["Spec", "Writer"]
@@ -62,6 +63,8 @@ class Writer:
         alignment: int | None = None,
         progress: Progress = None,
     ) -> None:
+        check_flags(fsync=fsync, checksum=checksum)
+        check_alignment(0 if alignment is None else alignment)
         self._filename = filename
         tensors = _tensors_of(spec)
         arguments = *operator_tensors(tensors), operator_metadata(metadata)

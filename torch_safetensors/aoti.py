@@ -22,12 +22,15 @@ from typing import Any
 import torch
 
 from . import _torch_private
-from ._arguments import PathLike, operator_filename
+from ._arguments import CHECKSUMS, DeviceLike, PathLike, operator_device, operator_filename
 from ._errors import SafetensorError, printable, translate
-from ._files import load_file, save
+from ._files import save
 from ._library import needs_build, uses_stable_abi
+from ._listing import list_tensors
 from ._memory import check_memory
 from ._models import memory_of, save_state
+from ._options import check_backend, check_flags, checked_count
+from ._safe_open import safe_open
 
 __all__ = ["Model", "load", "package", "swap"]
 
@@ -37,8 +40,6 @@ if uses_stable_abi:
 #: Where a package's metadata has what csrc/packages/record.h reads.
 _WEIGHTS = "torch_safetensors.weights"
 _CONSTANTS = "torch_safetensors.constants"
-#: Where a file has checksums.
-_CHECKSUMS = "torch_safetensors.xxh3_128"
 
 
 def package(
@@ -68,7 +69,11 @@ def package(
         ValueError: a tensor that cannot be saved.
         OSError: what the operating system reports.
     """
-    path = os.fspath(package_path)
+    check_flags(write_weights=write_weights, digest=digest)
+    if inductor_configs is not None and not isinstance(inductor_configs, Mapping):
+        raise TypeError(f"inductor_configs: expected a mapping or None, not {type(inductor_configs).__name__}")
+    path = _package_path(package_path)
+    operator_filename(weights)  # raises what it is not
     held = {**program.state_dict, **program.constants}
     check_memory({name: value for name, value in held.items() if isinstance(value, torch.Tensor)})
     files, constants = _torch_private.compile_without_weights(program, inductor_configs or {})
@@ -89,7 +94,7 @@ def package(
 def load(
     package_path: PathLike,
     weights: PathLike,
-    device: str | int | torch.device | None = None,
+    device: DeviceLike = None,
     *,
     strict: bool = True,
     strict_digest: bool = False,
@@ -111,14 +116,26 @@ def load(
         SafetensorError: the package was not made by :func:`package`, or the file has not the weights it needs; all that
             is missing, unexpected or different is listed.
         OSError: what the operating system reports.
+        ValueError: another kind of device than the package was compiled for.
         RuntimeError: what torch reports of the package.
     """
-    index = -1 if device is None else torch.device(device).index
-    arguments = os.fspath(package_path), operator_filename(weights), -1 if index is None else index, runners
+    check_backend(backend)
+    check_flags(strict=strict, strict_digest=strict_digest)
+    asked = None if device is None else operator_device(device)
+    index = -1 if asked is None or asked.index is None else asked.index
+    count = checked_count("runners", runners)
+    if count is None:
+        raise TypeError("runners: expected int, not NoneType")
+    arguments = _package_path(package_path), operator_filename(weights), index, count
     try:
         model = torch.classes.safetensors._Package(*arguments, strict, strict_digest, backend)
     except RuntimeError as error:
         raise _translate(error, weights) from None
+    compiled_for: torch.device = model.device()
+    if asked is not None and asked.type != compiled_for.type:
+        raise ValueError(
+            f"device: {asked} was asked for, but {os.fspath(package_path)} was compiled for {compiled_for.type}"
+        )
     return Model(model)
 
 
@@ -170,6 +187,8 @@ class Model:
                 while calls wait, instead of loaded beside the old ones, for which there may be no memory. If reading
                 fails in the middle of it, the old ones are read again, and only if this fails, too, calls raise.
         """
+        check_backend(backend)
+        check_flags(strict=strict, strict_digest=strict_digest, in_place=in_place)
         try:
             self._model.swap(operator_filename(weights), strict, strict_digest, backend, in_place)
         except RuntimeError as error:
@@ -180,15 +199,15 @@ def _record(
     named: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], weights: PathLike, *, digest: bool
 ) -> str:
     """The header of the file, with the names of ties that it does not tell of; checked against what is needed."""
-    with Path(os.fsdecode(weights)).open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    metadata = header["__metadata__"] = header.get("__metadata__") or {}
-    if digest and _CHECKSUMS not in metadata:
+    with safe_open(weights) as file:
+        metadata = file.metadata() or {}
+        header = _header(file)
+        present = {name: file._call("_get_meta", name) for name in header}
+    if digest and CHECKSUMS not in metadata:
         raise SafetensorError(f"{printable(weights)}: no checksums to record: save it with checksum=True")
     tied: dict[tuple[Any, ...], list[str]] = {}
     for name, tensor in state.items():
         tied.setdefault(memory_of(tensor), []).append(name)
-    present = load_file(weights, "meta")
     wrong = []
     for name, tensor in named.items():
         names = tied[memory_of(state[name])]
@@ -202,7 +221,24 @@ def _record(
         metadata |= {other: kept for other in names if other not in present}
     if wrong:
         raise SafetensorError("\n  ".join([f"{printable(weights)}: these are not weights of this program:", *wrong]))
-    return json.dumps(header, ensure_ascii=False)
+    return json.dumps({"__metadata__": metadata, **header}, ensure_ascii=False)
+
+
+def _header(file: safe_open) -> dict[str, dict[str, Any]]:
+    """The entries of a file that holds these tensors, in this order."""
+    header = {}
+    end = 0
+    for tensor in list_tensors(file).tensors:
+        begin, end = end, end + tensor.nbytes
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, end]}
+    return header
+
+
+def _package_path(path: PathLike) -> str:
+    """The path of a package, of any name that the operating system allows."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"package_path: expected str or os.PathLike, not {type(path).__name__}")
+    return os.fspath(path)
 
 
 def _with_metadata(file: str, record: Mapping[str, str], folder: str) -> str:

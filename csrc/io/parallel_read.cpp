@@ -100,7 +100,8 @@ void read_item(const File& file, std::span<const ReadRange> ranges, Position at,
   }
 }
 
-void read_in_order(const File& file, std::span<const ReadRange> ranges, HugePages* fresh) {
+void read_in_order(const File& file, std::span<const ReadRange> ranges, HugePages* fresh,
+                   std::optional<size_t> asked) {
   size_t total = 0;
   for (const ReadRange& range : ranges) {
     total += range.into.size();
@@ -110,7 +111,7 @@ void read_in_order(const File& file, std::span<const ReadRange> ranges, HugePage
     read_item(file, ranges, {0, 0}, total, fresh, progress);
     return;
   }
-  const size_t threads = file.is_remote() ? kRemoteThreads : default_threads();
+  const size_t threads = asked.value_or(file.is_remote() ? kRemoteThreads : default_threads());
   const size_t item_size = std::clamp(total / (4 * threads), kMinItem, kMaxItem);
   const std::vector<Position> items = cut(ranges, item_size);
   run_parallel(items.size(), threads,
@@ -127,16 +128,17 @@ void read_in_turn(const File& file, std::span<const ReadRange> ranges) {
   batch.flush();
 }
 
-void read_ranges(const File& file, std::span<const ReadRange> ranges, HugePages* fresh) {
+void read_ranges(const File& file, std::span<const ReadRange> ranges, HugePages* fresh,
+                 std::optional<size_t> threads) {
   const auto by_offset = [](const ReadRange& a, const ReadRange& b) { return a.offset < b.offset; };
   if (std::is_sorted(ranges.begin(), ranges.end(), by_offset)) {
-    read_in_order(file, ranges, fresh);
+    read_in_order(file, ranges, fresh, threads);
     return;
   }
   // Names are asked for in any order; in the file's, neighbours share a system call, and disks read ahead.
   std::vector<ReadRange> sorted(ranges.begin(), ranges.end());
   std::sort(sorted.begin(), sorted.end(), by_offset);
-  read_in_order(file, sorted, fresh);
+  read_in_order(file, sorted, fresh, threads);
 }
 
 }  // namespace torch_safetensors::io

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "io/file.h"
@@ -16,9 +17,10 @@ struct ReadRange {
 };
 
 /// Reads all ranges, and tells Progress; large amounts with several threads of its own that end before it
-/// returns (a pool would not survive fork). Throws the first error after all threads have ended. `fresh` says
-/// that what is written to lies in memory not touched before.
-void read_ranges(const File& file, std::span<const ReadRange> ranges, HugePages* fresh = nullptr);
+/// returns (a pool would not survive fork): `threads`, or what suits the file. Throws the first error after
+/// all threads have ended. `fresh` says that what is written to lies in memory not touched before.
+void read_ranges(const File& file, std::span<const ReadRange> ranges, HugePages* fresh = nullptr,
+                 std::optional<size_t> threads = std::nullopt);
 
 /// The same on the calling thread, in the order given; those that follow one another in the file are read
 /// together.

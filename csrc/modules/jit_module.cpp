@@ -21,7 +21,10 @@ modules::Model to_model(const torch::jit::Module& module) {
 
 LoadModelResult load_model(torch::jit::Module& model, const std::string& filename, bool strict,
                            std::string_view backend, bool verify, bool strict_index) {
-  return modules::load_model(to_model(model), filename, strict, backend, verify, strict_index);
+  modules::FilledModel filled =
+      modules::load_model(to_model(model), filename, strict, backend, verify, strict_index);
+  tensors::warn_of(filled.warning);
+  return std::move(filled.names);
 }
 
 void save_model(const torch::jit::Module& model, const std::string& filename,

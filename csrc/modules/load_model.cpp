@@ -223,8 +223,8 @@ LoadModelResult check_model(const Model& model, const Checkpoint& file, bool str
   return std::move(match.names);
 }
 
-LoadModelResult load_model(const Model& model, const Checkpoint& file, bool strict,
-                           const std::unordered_set<std::string>& may_be_missing, bool verify) {
+FilledModel load_model(const Model& model, const Checkpoint& file, bool strict,
+                       const std::unordered_set<std::string>& may_be_missing, bool verify) {
   const at::NoGradGuard no_grad;
   Match match = match_names(model, file, may_be_missing);
   check_match(model, file, match, strict);
@@ -236,12 +236,13 @@ LoadModelResult load_model(const Model& model, const Checkpoint& file, bool stri
   if (verify) {
     file.verify();
   }
-  tensors::write_into(file, match.targets);
-  return std::move(match.names);
+  tensors::Overflows overflows;
+  tensors::write_into(file, match.targets, &overflows);
+  return {std::move(match.names), overflows.warning(file.source())};
 }
 
-LoadModelResult load_model(const Model& model, const std::string& filename, bool strict,
-                           std::string_view backend, bool verify, bool strict_index) {
+FilledModel load_model(const Model& model, const std::string& filename, bool strict, std::string_view backend,
+                       bool verify, bool strict_index) {
   return tensors::with_checkpoint(filename, backend, Checkpoint::Opening::all(strict_index),
                                   [&](auto file) { return load_model(model, *file, strict, {}, verify); });
 }

@@ -18,14 +18,20 @@ struct Model {
   std::vector<tensors::NamedTensor> tensors;
 };
 
+/// What became of a load: the names, and what to warn of, or nothing.
+struct FilledModel {
+  LoadModelResult names;
+  std::string warning;
+};
+
 /// Fills `model` from a file, as documented for the public `load_model`. Names in `may_be_missing` are never
-/// missing.
-LoadModelResult load_model(const Model& model, const std::string& filename, bool strict,
-                           std::string_view backend, bool verify, bool strict_index);
+/// missing. Warns of finite values that a conversion has made infinite.
+[[nodiscard]] FilledModel load_model(const Model& model, const std::string& filename, bool strict,
+                                     std::string_view backend, bool verify, bool strict_index);
 
 /// The same from an open file, with the checks of `check_model`.
-LoadModelResult load_model(const Model& model, const tensors::Checkpoint& file, bool strict,
-                           const std::unordered_set<std::string>& may_be_missing, bool verify);
+[[nodiscard]] FilledModel load_model(const Model& model, const tensors::Checkpoint& file, bool strict,
+                                     const std::unordered_set<std::string>& may_be_missing, bool verify);
 
 /// The checks of `load_model` alone, for a model whose tensors will be replaced rather than written to:
 /// names, shapes, ties. Tensors may be on the meta device.

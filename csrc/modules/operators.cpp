@@ -13,10 +13,12 @@ NameLists to_lists(LoadModelResult result) {
 
 }  // namespace
 
-NameLists load_model_dict(const Handle& file, const std::string& class_name, const TensorDict& tensors,
-                          const std::vector<std::string>& may_be_missing, bool strict) {
-  return to_lists(load_model({class_name, tensors::to_named(tensors)}, file->file(), strict,
-                             {may_be_missing.begin(), may_be_missing.end()}, /*verify=*/false));
+NameListsAndWarning load_model_dict(const Handle& file, const std::string& class_name,
+                                    const TensorDict& tensors, const std::vector<std::string>& may_be_missing,
+                                    bool strict) {
+  FilledModel filled = load_model({class_name, tensors::to_named(tensors)}, file->file(), strict,
+                                  {may_be_missing.begin(), may_be_missing.end()}, /*verify=*/false);
+  return {std::move(filled.names.missing), std::move(filled.names.unexpected), std::move(filled.warning)};
 }
 
 NameLists check_model_dict(const Handle& file, const std::string& class_name, const TensorDict& tensors,

@@ -11,16 +11,19 @@
 namespace torch_safetensors::modules {
 
 // load_model and save_model in the forms that the Python package calls them in. To be loaded, a model is a
-// dict, the result (missing, unexpected). A dict and not a list of tensors, which the dispatcher would look
-// into: one on the meta device, or of a subclass, would take the call away from here.
+// dict, the result (missing, unexpected), and what to warn of. A dict and not a list of tensors, which the
+// dispatcher would look into: one on the meta device, or of a subclass, would take the call away from here.
 
 using NameLists = std::tuple<std::vector<std::string>, std::vector<std::string>>;
 
 /// Of a handle, since what a model was checked against is what has to be loaded.
 using Handle = c10::intrusive_ptr<tensors::SafeOpen>;
 
-NameLists load_model_dict(const Handle& file, const std::string& class_name, const TensorDict& tensors,
-                          const std::vector<std::string>& may_be_missing, bool strict);
+using NameListsAndWarning = std::tuple<std::vector<std::string>, std::vector<std::string>, std::string>;
+
+NameListsAndWarning load_model_dict(const Handle& file, const std::string& class_name,
+                                    const TensorDict& tensors, const std::vector<std::string>& may_be_missing,
+                                    bool strict);
 
 NameLists check_model_dict(const Handle& file, const std::string& class_name, const TensorDict& tensors,
                            const std::vector<std::string>& may_be_missing, bool strict);

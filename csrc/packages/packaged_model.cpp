@@ -101,6 +101,8 @@ void PackagedModel::swap(const std::string& weights, const ConstantsOptions& opt
   }
 }
 
+at::Device PackagedModel::device() const { return impl_->weights.device(); }
+
 std::vector<std::string> PackagedModel::call_spec() const { return impl_->loader.get_call_spec(); }
 
 }  // namespace torch_safetensors

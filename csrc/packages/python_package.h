@@ -18,6 +18,7 @@ class PythonPackage : public torch::CustomClassHolder {
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) { return model_.run(inputs); }
   void swap(const std::string& weights, bool strict, bool strict_digest, std::string backend, bool in_place);
   std::vector<std::string> call_spec() { return model_.call_spec(); }
+  c10::Device device() { return model_.device(); }
 
  private:
   PackagedModel model_;

@@ -168,7 +168,8 @@ std::vector<at::Tensor> OpenFile::read_or_map(std::span<const format::TensorEntr
   if (!device.is_cpu()) {
     return read_to(entries, device, options);
   }
-  std::vector<at::Tensor> tensors = backend_ == Backend::kMmap ? read_mapped(entries) : read_copied(entries);
+  std::vector<at::Tensor> tensors =
+      backend_ == Backend::kMmap ? read_mapped(entries) : read_copied(entries, options);
   if (verify) {
     verify_tensors(source_, header_, entries, tensors);
   }
@@ -221,7 +222,8 @@ std::vector<at::Tensor> OpenFile::read_mapped(std::span<const format::TensorEntr
   return tensors;
 }
 
-std::vector<at::Tensor> OpenFile::read_copied(std::span<const format::TensorEntry* const> entries) const {
+std::vector<at::Tensor> OpenFile::read_copied(std::span<const format::TensorEntry* const> entries,
+                                              const TransferOptions& options) const {
   std::vector<at::Tensor> tensors;
   std::vector<std::span<std::byte>> destinations;
   tensors.reserve(entries.size());
@@ -231,18 +233,19 @@ std::vector<at::Tensor> OpenFile::read_copied(std::span<const format::TensorEntr
     destinations.push_back(writable_bytes(tensors.back()));
   }
   io::HugePages fresh(destinations);
-  read_into(entries, destinations, &fresh);
+  read_into(entries, destinations, &fresh, options);
   return tensors;
 }
 
 void OpenFile::read_into(std::span<const format::TensorEntry* const> entries,
-                         std::span<const std::span<std::byte>> destinations, io::HugePages* fresh) const {
+                         std::span<const std::span<std::byte>> destinations, io::HugePages* fresh,
+                         const TransferOptions& options) const {
   std::vector<io::ReadRange> ranges;
   ranges.reserve(entries.size());
   for (size_t i = 0; i < entries.size(); ++i) {
     ranges.push_back({position(*entries[i]), destinations[i]});
   }
-  io::read_ranges(*file_->open(), ranges, fresh);
+  io::read_ranges(*file_->open(), ranges, fresh, asked_threads(options));
 }
 
 at::Tensor OpenFile::read_view(const format::TensorEntry& entry, const StridedView& view,

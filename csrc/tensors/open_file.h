@@ -104,7 +104,8 @@ class OpenFile {
   /// The whole of each entry's bytes into memory of the caller, which must be as large. Large amounts in
   /// parallel. `fresh` says that the memory was not touched before.
   void read_into(std::span<const format::TensorEntry* const> entries,
-                 std::span<const std::span<std::byte>> destinations, io::HugePages* fresh = nullptr) const;
+                 std::span<const std::span<std::byte>> destinations, io::HugePages* fresh = nullptr,
+                 const TransferOptions& options = {}) const;
 
  private:
   std::vector<at::Tensor> read_or_map(std::span<const format::TensorEntry* const> entries, c10::Device device,
@@ -112,7 +113,8 @@ class OpenFile {
   std::vector<at::Tensor> read_to(std::span<const format::TensorEntry* const> entries, c10::Device device,
                                   const TransferOptions& options) const;
   std::vector<at::Tensor> read_mapped(std::span<const format::TensorEntry* const> entries) const;
-  std::vector<at::Tensor> read_copied(std::span<const format::TensorEntry* const> entries) const;
+  std::vector<at::Tensor> read_copied(std::span<const format::TensorEntry* const> entries,
+                                      const TransferOptions& options) const;
   at::Tensor read_part(const TensorType& type, uint64_t begin) const;
   std::vector<c10::intrusive_ptr<SharedMapping>> claim(
       std::span<const format::TensorEntry* const> entries) const;

@@ -13,6 +13,9 @@ namespace {
 
 using Answer = staging::PrefetchQueue::Answer;
 
+/// As many as the reference's, whatever the number of cores: they wait more than they work.
+constexpr size_t kReaders = 8;
+
 /// One part of a file as `Prefetch` loads it.
 NamedRows rows_of(const Checkpoint& file, const std::string& name, int64_t begin, int64_t end) {
   const format::TensorEntry& entry = file.entry(name);
@@ -36,7 +39,8 @@ NamedRows rows_of(const Checkpoint& file, const std::string& name, int64_t begin
 
 Prefetch::Prefetch(c10::intrusive_ptr<SafeOpen> file, const std::vector<std::string>& names,
                    const std::vector<int64_t>& begins, const std::vector<int64_t>& ends, c10::Device device,
-                   int64_t threads, std::optional<int64_t> buffer_size, std::optional<int64_t> ring_size)
+                   std::optional<int64_t> threads, std::optional<int64_t> buffer_size,
+                   std::optional<int64_t> ring_size)
     : file_(std::move(file)) {
   const Checkpoint& open = file_->file();
   TORCH_CHECK_VALUE(begins.size() == names.size() && ends.size() == names.size(),
@@ -51,8 +55,9 @@ Prefetch::Prefetch(c10::intrusive_ptr<SafeOpen> file, const std::vector<std::str
     return std::tie(a.wanted.source, a.wanted.type.nbytes, a.name) <
            std::tie(b.wanted.source, b.wanted.type.nbytes, b.name);
   });
+  const auto reader_count = static_cast<int64_t>(reader_threads(threads, kReaders));
   load_ = std::make_shared<BackgroundLoad>(open.bytes(), std::move(rows), device,
-                                           transfer_settings(device, {threads, ring_size}),
+                                           transfer_settings(device, {reader_count, ring_size}),
                                            buffer_size.value_or(kDefaultBuffer));
 }
 

@@ -21,11 +21,13 @@ class BackgroundLoad;
 class Prefetch : public torch::CustomClassHolder {
  public:
   /// Loads the rows [begins[i], ends[i]) of the first dimension of the tensors named, all of it where both
-  /// are -1. `buffer_size`: bytes that may be ready or on the way and not handed out; 1 GiB by default.
+  /// are -1. `threads` read: by default as many as TORCH_SAFETENSORS_THREADS says, or 8. `buffer_size`: bytes
+  /// that may be ready or on the way and not handed out; 1 GiB by default.
   /// Throws ValueError (c10) for rows that are not there, and as SafeOpen for names and dtypes.
   Prefetch(c10::intrusive_ptr<SafeOpen> file, const std::vector<std::string>& names,
            const std::vector<int64_t>& begins, const std::vector<int64_t>& ends, c10::Device device,
-           int64_t threads, std::optional<int64_t> buffer_size, std::optional<int64_t> ring_size);
+           std::optional<int64_t> threads, std::optional<int64_t> buffer_size,
+           std::optional<int64_t> ring_size);
   ~Prefetch() override;
 
   /// In the order of their data in the file.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "format/checksum.h"
 #include "format/text.h"
 #include "tensors/load.h"
 #include "tensors/source.h"
@@ -141,6 +142,23 @@ std::vector<int64_t> SafeOpen::get_shape(const std::string& name) const {
 
 std::string SafeOpen::get_dtype(const std::string& name) const {
   return std::string(format::dtype_name(file_.entry(name).dtype));
+}
+
+std::vector<int64_t> SafeOpen::files_with_checksums() const {
+  std::vector<int64_t> numbers;
+  const auto files = file_.files();
+  for (size_t i = 0; i < files.size(); ++i) {
+    if (format::records_checksums(files[i]->header())) {
+      numbers.push_back(static_cast<int64_t>(i));
+    }
+  }
+  return numbers;
+}
+
+void SafeOpen::verify_recorded() const {
+  for (const int64_t number : files_with_checksums()) {
+    file_.files()[number]->verify();
+  }
 }
 
 std::vector<int64_t> SafeOpen::get_data_offsets(const std::string& name) const {

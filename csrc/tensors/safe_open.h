@@ -64,6 +64,10 @@ class SafeOpen : public torch::CustomClassHolder {
   std::string get_dtype(const std::string& name) const;
   /// The path of the file that has the tensor, as it stands in messages.
   std::string get_filename(const std::string& name) const { return file_.source_of(file_.entry(name)); }
+  /// Which of the files record checksums, by their numbers.
+  std::vector<int64_t> files_with_checksums() const;
+  /// Throws SafetensorError unless the bytes of these files' tensors have them.
+  void verify_recorded() const;
   /// [begin, end) of the data, relative to the end of the header of its file.
   std::vector<int64_t> get_data_offsets(const std::string& name) const;
 

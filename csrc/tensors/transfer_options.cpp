@@ -32,12 +32,12 @@ std::optional<size_t> from_environment(const char* name, size_t least) {
   return value;
 }
 
-size_t setting(const char* keyword, std::optional<int64_t> value, const char* variable, size_t otherwise) {
+std::optional<size_t> setting(const char* keyword, std::optional<int64_t> value, const char* variable) {
   if (value) {
     TORCH_CHECK_VALUE(*value > 0, keyword, " must be positive, not ", *value);
     return static_cast<size_t>(*value);
   }
-  return from_environment(variable, 1).value_or(otherwise);
+  return from_environment(variable, 1);
 }
 
 /// True where tensors of a backend may lie anywhere in memory that it allocated: elsewhere a storage is a
@@ -61,13 +61,18 @@ TransferSettings transfer_settings(c10::Device device, const TransferOptions& op
   const size_t share_below = from_environment("TORCH_SAFETENSORS_SHARE_BELOW", 0).value_or(kShareBelow);
   return {
       .threads = reader_threads(options.threads, io::default_threads()),
-      .ring_capacity = setting("ring_size", options.ring_size, "TORCH_SAFETENSORS_RING_SIZE", kRingSize),
+      .ring_capacity =
+          setting("ring_size", options.ring_size, "TORCH_SAFETENSORS_RING_SIZE").value_or(kRingSize),
       .shared_below = has_plain_storage(device.type()) ? share_below : 0,
   };
 }
 
+std::optional<size_t> asked_threads(const TransferOptions& options) {
+  return setting("threads", options.threads, "TORCH_SAFETENSORS_THREADS");
+}
+
 size_t reader_threads(std::optional<int64_t> threads, size_t otherwise) {
-  return setting("threads", threads, "TORCH_SAFETENSORS_THREADS", otherwise);
+  return asked_threads({.threads = threads}).value_or(otherwise);
 }
 
 }  // namespace torch_safetensors::tensors

@@ -8,7 +8,8 @@
 
 namespace torch_safetensors::tensors {
 
-/// What a caller may say about transfers to a device; environment variables and defaults say the rest.
+/// What a caller may say about how bytes are read and go to a device; environment variables and defaults say
+/// the rest.
 struct TransferOptions {
   std::optional<int64_t> threads = std::nullopt;
   std::optional<int64_t> ring_size = std::nullopt;
@@ -26,6 +27,10 @@ struct TransferSettings {
 /// share memory only where a backend's storage is plain memory. Throws ValueError (c10) for values that are
 /// not positive numbers.
 TransferSettings transfer_settings(c10::Device device, const TransferOptions& options);
+
+/// How many threads shall read, where the keyword or else TORCH_SAFETENSORS_THREADS says so. Throws as
+/// `transfer_settings`.
+std::optional<size_t> asked_threads(const TransferOptions& options);
 
 /// How many threads read where that is not for the number of cores to say: the keyword, or else
 /// TORCH_SAFETENSORS_THREADS, or else `otherwise`. Throws as `transfer_settings`.

@@ -98,7 +98,7 @@ struct Source {
 class DirectReads {
  public:
   DirectReads(const Checkpoint& checkpoint, const TransferOptions& options)
-      : checkpoint_(checkpoint), on_devices_(options) {}
+      : checkpoint_(checkpoint), options_(options), on_devices_(options) {}
 
   /// False where torch has to copy it.
   bool add(const Source& source, const at::Tensor& out) {
@@ -116,7 +116,7 @@ class DirectReads {
 
   void run() {
     for (const auto& [file, ranges] : ranges_) {
-      io::read_ranges(*file->file()->open(), ranges);
+      io::read_ranges(*file->file()->open(), ranges, nullptr, asked_threads(options_));
     }
     for (auto& [file, runs] : runs_) {
       const std::shared_ptr<const io::File> open = file->file()->open();
@@ -130,6 +130,7 @@ class DirectReads {
 
  private:
   const Checkpoint& checkpoint_;
+  TransferOptions options_;
   std::map<const OpenFile*, std::vector<io::ReadRange>> ranges_;
   std::map<const OpenFile*, std::vector<RunsToRead>> runs_;
   DeviceTargets on_devices_;
@@ -199,7 +200,8 @@ void check_writable(const at::Tensor& out, c10::ScalarType from, const std::stri
   check_conversion(from, out, label);
 }
 
-void write_into(const Checkpoint& file, std::span<const Target> targets, const TransferOptions& options) {
+void write_into(const Checkpoint& file, std::span<const Target> targets, Overflows* overflows,
+                const TransferOptions& options) {
   const std::vector<bool> shared = overlapping(targets);
   DirectReads reads(file, options);
   std::vector<const Target*> copied;
@@ -219,8 +221,12 @@ void write_into(const Checkpoint& file, std::span<const Target> targets, const T
   for (const Target* target : copied) {
     const auto& [entry, out, part] = *target;
     const OpenFile& holder = file.file_of(*entry);
-    out.copy_(part ? holder.read_view(*entry, *part, at::kCPU)
-                   : holder.read(*entry, at::kCPU).view(out.sizes()));
+    const at::Tensor read =
+        part ? holder.read_view(*entry, *part, at::kCPU) : holder.read(*entry, at::kCPU).view(out.sizes());
+    if (overflows != nullptr) {
+      overflows->add(std::string(entry->name), read, out.scalar_type());
+    }
+    out.copy_(read);
   }
   progress.finish();
 }

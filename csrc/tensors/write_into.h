@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tensors/checkpoint.h"
+#include "tensors/overflows.h"
 #include "tensors/strided_runs.h"
 
 namespace torch_safetensors::tensors {
@@ -26,8 +27,9 @@ void check_writable(const at::Tensor& out, c10::ScalarType from, const std::stri
 /// Fills the targets, which have as many elements as their entries or parts, straight into their memory where
 /// they are dense tensors of the file's dtype (in parallel; on devices through bounded host memory,
 /// device_load.h), with `copy_` elsewhere. Bumps each one's version, so that autograd sees the write. Targets
-/// are checked. Tells Progress, whose report may stop it halfway.
-void write_into(const Checkpoint& file, std::span<const Target> targets, const TransferOptions& options = {});
+/// are checked. Tells Progress, whose report may stop it halfway, and `overflows` what conversions lose.
+void write_into(const Checkpoint& file, std::span<const Target> targets, Overflows* overflows = nullptr,
+                const TransferOptions& options = {});
 
 /// Both for tensors that must have exactly the file's shape and dtype; or with `offsets`, one for each
 /// dimension of each tensor, be as large as a part that begins there. Throws ValueError (c10).

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -362,3 +364,36 @@ def test_a_swap_in_place_without_a_way_back(folder: Path, worker: Any) -> None:
 def test_not_a_package_of_ours(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(RuntimeError):
         aoti.load(tmp_path / "none.pt2", folder / "first.safetensors")
+
+
+def test_another_kind_of_device_than_it_was_compiled_for(folder: Path) -> None:
+    package, weights = folder / "model.pt2", folder / "first.safetensors"
+    message = f"device: meta was asked for, but {package} was compiled for cpu"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        aoti.load(package, weights, device="meta")
+    expect(aoti.load(package, weights, device="cpu"), 1)
+
+
+def test_a_header_that_is_malformed_is_told_as_everywhere(tmp_path: Path) -> None:
+    """Before the program, which is not looked at then, is compiled or anything of the file is kept in memory."""
+    path = tmp_path / "x.safetensors"
+    for content, text in (
+        (b"junk", "header too small: 4 bytes"),
+        ((1 << 62).to_bytes(8, "little") + b"{}", "header too large"),
+        ((2).to_bytes(8, "little") + b"{]", "invalid header"),
+        ((9).to_bytes(8, "little") + b'{"a":\xff\xff}}', "invalid"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(SafetensorError, match=text):
+            aoti._record({}, {}, path, digest=False)
+    with pytest.raises(FileNotFoundError):
+        aoti._record({}, {}, tmp_path / "none", digest=False)
+
+
+def test_the_record_is_the_header(tmp_path: Path) -> None:
+    tensors = {"b": torch.ones(2, 3), "a": torch.zeros(4, dtype=torch.int64), "é": torch.empty(0)}
+    path = tmp_path / "x.safetensors"
+    save_file(tensors, path, {"k": "v"}, checksum=True)
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert json.loads(aoti._record(tensors, tensors, path, digest=True)) == header

@@ -78,9 +78,37 @@ def test_rename(path) -> None:
     loaded = ts.load_file(path, rename=lambda name: name.removeprefix("encoder."))
     assert list(loaded) == [name.removeprefix("encoder.") for name in ts.load_file(path)]
     assert torch.equal(loaded["layer.1.weight"], TENSORS["encoder.layer.1.weight"])
-    loaded = ts.load_file(path, names="scale", rename={"scale": "s", "not there": "x"})
+    loaded = ts.load_file(path, names="scale", rename={"scale": "s", "decoder0": "x"})
     assert list(loaded) == ["s"]
     assert dict(ts.iter_tensors(path, names="scale", rename={"scale": "s"})).keys() == {"s"}
+
+
+@pytest.mark.parametrize("load", [ts.load_file, lambda *args, **options: list(ts.iter_tensors(*args, **options))])
+def test_entries_for_no_tensor_are_refused(path, load) -> None:
+    message = f"{path}: no tensor fits these entries of rename=: 'typo', 'Scale'; leave them out"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load(path, rename={"typo": "x", "scale": "s", "Scale": "t"})
+    message = f"{path}: no tensor fits these entries of device=: 'encoder.layer.2', 'scale.'; leave them out"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load(path, {"": "cpu", "encoder.layer.2": "cpu", "encoder.layer.1.": "cpu", "scale.": "cpu", "scale": "cpu"})
+    many = {str(number): "x" for number in range(8)}
+    with pytest.raises(ValueError, match=r"'0', '1', '2', '3', '4' and 3 more; leave them out"):
+        load(path, rename=many)
+    with pytest.raises(TypeError, match="rename: expected names of type str, not int"):
+        load(path, rename={1: "x"})
+
+
+def test_no_tensors_have_every_prefix(tmp_path) -> None:
+    ts.save_file({}, tmp_path / "m")
+    assert ts.load_file(tmp_path / "m", {"": "cpu"}, rename={}) == {}
+    # A function is asked for each name, and may leave all of them as they are.
+    assert ts.load_file(tmp_path / "m", rename=lambda name: name) == {}
+
+
+def test_a_name_of_many_dots_costs_nothing(tmp_path) -> None:
+    name = "." * 200_000
+    ts.save_file({name: torch.ones(1)}, tmp_path / "m")
+    assert list(ts.load_file(tmp_path / "m", {"": "cpu", ".": "meta"})) == [name]
 
 
 def test_rename_must_keep_tensors_apart(path) -> None:

@@ -82,6 +82,8 @@ def _only(candidates: list[Any], content: Mapping[Any, Any], where: str) -> Any:
 
 
 def _checked(state: Mapping[str, Any], where: str) -> dict[str, torch.Tensor]:
+    # Extra state of None says nothing, and is left out as save_model does.
+    state = {name: value for name, value in state.items() if not (value is None and name.endswith("_extra_state"))}
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             hint = "; choose an entry with --key" if isinstance(value, Mapping) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import NamedTuple
 
 from .._errors import printable
@@ -10,6 +11,7 @@ from .._listing import Listing, Tensor, list_tensors
 from .._safe_open import safe_open
 from .._text import count_of, format_shape, printable_name
 from ._compare import Difference, compare
+from ._errors import CommandError
 from ._grid import Column, line, print_grid
 from ._progress import progress
 
@@ -52,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this command."""
     parser.add_argument("a", metavar="A", help="a file, an index, or a directory")
     parser.add_argument("b", metavar="B", help="another one")
-    parser.add_argument("--atol", type=float, default=0, help="absolute tolerance (0)")
-    parser.add_argument("--rtol", type=float, default=0, help="relative tolerance (0)")
+    parser.add_argument("--atol", type=_tolerance, help="absolute tolerance (0)")
+    parser.add_argument("--rtol", type=_tolerance, help="relative tolerance (0)")
     parser.add_argument("--names-only", action="store_true", help="compare names, shapes and dtypes, no values")
     parser.add_argument("--ignore-dtype", action="store_true", help="other dtypes alone are no difference")
     parser.add_argument("--metadata", action="store_true", help="compare the metadata, too")
@@ -62,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints what differs; returns whether anything does."""
+    for option, given in ("--atol", options.atol), ("--rtol", options.rtol):
+        if options.names_only and given is not None:
+            raise CommandError(f"{option} has no effect with --names-only; leave one of them out")
     with safe_open(options.a) as a, safe_open(options.b) as b:
         listings = list_tensors(a), list_tensors(b)
         rows = _metadata_rows(*listings) if options.metadata else []
@@ -71,6 +76,16 @@ def run(options: argparse.Namespace) -> int:
             print_grid(_COLUMNS, rows)
         _print_summary(options, rows, *listings)
     return int(bool(rows))
+
+
+def _tolerance(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return number
 
 
 def _print_summary(options: argparse.Namespace, rows: list[_Row], a: Listing, b: Listing) -> None:
@@ -117,7 +132,7 @@ def _compare(options: argparse.Namespace, a: safe_open, b: safe_open, old: Tenso
     is_other_dtype = old.dtype != new.dtype and not options.ignore_dtype
     if options.names_only:
         return _Row(name, "dtype", *forms) if is_other_dtype else None
-    values = compare(a.get_tensor(old.name), b.get_tensor(new.name), options.atol, options.rtol)
+    values = compare(a.get_tensor(old.name), b.get_tensor(new.name), options.atol or 0, options.rtol or 0)
     what = [*["dtype"] * is_other_dtype, *["values"] * (values.elements > 0)]
     return _Row(name, ", ".join(what), *forms, *_numbers(values)) if what else None
 

@@ -8,6 +8,8 @@ from .._errors import printable
 from .._listing import Listing, list_tensors
 from .._safe_open import safe_open
 from .._text import count_of, format_bytes, format_shape, printable_name, shortened
+from ._copy import say
+from ._errors import CommandError
 from ._grid import Cell, Column, Size, heading, line, print_grid
 from ._info_json import print_json
 from ._totals import Total, by_dtype, by_module, total
@@ -60,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--depth", type=_positive, metavar="N", help="sum up modules of N parts (2); cut the tree there"
     )
     parser.add_argument(
-        "--sort", choices=_ORDERS, default="offset", help="order of the tensors (offset: as in the file)"
+        "--sort", choices=_ORDERS, help="order of the tensors in the table (offset: as in the file, the default)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     parser.add_argument("--plot", metavar="OUT", help="draw where the bytes are, to OUT.html or OUT.png")
@@ -68,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints, or draws."""
+    _check_together(options)
     with safe_open(options.path) as handle:
         listing = list_tensors(handle)
     depth = options.depth or 2
@@ -75,12 +78,27 @@ def run(options: argparse.Namespace) -> int:
         from .._plot import plot
 
         plot(listing, printable(options.path), options.plot)
-        line(f"{printable(options.plot)}: written")
+        if options.json:  # which programs read from stdout
+            say(f"{printable(options.plot)}: written")
+        else:
+            line(f"{printable(options.plot)}: written")
     if options.json:
         print_json(options.path, listing, depth)
     elif not options.plot:
         _print(options, listing, depth)
     return 0
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    """Raises CommandError for options that would have no effect beside others."""
+    for option, given, others in (
+        ("--tree", options.tree, {"--json": options.json, "--plot": options.plot}),
+        ("--sort", options.sort, {"--tree": options.tree, "--json": options.json, "--plot": options.plot}),
+        ("--depth", options.depth, {"--plot": options.plot and not options.json}),
+    ):
+        for other, is_given in others.items():
+            if given and is_given:
+                raise CommandError(f"{option} has no effect with {other}; leave one of them out")
 
 
 def _print(options: argparse.Namespace, listing: Listing, depth: int) -> None:
@@ -92,7 +110,7 @@ def _print(options: argparse.Namespace, listing: Listing, depth: int) -> None:
     else:
         rows: list[list[Cell]] = [
             [printable_name(tensor.name), tensor.dtype, format_shape(tensor.shape), Size(tensor.nbytes)]
-            for tensor in sorted(listing.tensors, key=_ORDERS[options.sort])
+            for tensor in sorted(listing.tensors, key=_ORDERS[options.sort or "offset"])
         ]
         print_grid(_TENSOR_COLUMNS, rows)
     _print_totals("dtype", by_dtype(listing.tensors))
@@ -151,7 +169,10 @@ def _print_totals(what: str, totals: dict[str, Total]) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return number

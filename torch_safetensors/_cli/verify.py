@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .._errors import SafetensorError, printable
-from .._models import _verify
+from .._listing import list_tensors
 from .._safe_open import safe_open
 from .._text import count_of
 from ._errors import one_line
@@ -16,7 +16,7 @@ __all__ = ["EPILOG", "HELP", "add_arguments", "run"]
 HELP = "check headers completely, and data against the checksums that were saved with it"
 EPILOG = """\
 save_file(..., checksum=True) records checksums. A file without them is good if its header is: what its
-data should be, nobody knows.
+data should be, nobody knows. Of a checkpoint in several files, some may record checksums and others not.
 
 exit status: 0 all are good, 1 one is not
 
@@ -24,8 +24,6 @@ examples:
   torch-safetensors verify model.safetensors
   torch-safetensors verify --require-checksums *.safetensors
 """
-
-_NO_CHECKSUMS = "no checksums to verify"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +41,7 @@ def _check(path: str, require_checksums: bool) -> int:
     try:
         with safe_open(path) as handle:
             tensors = count_of(len(handle), "tensor")
-        what = _check_data(path, require_checksums)
+            what = _check_data(handle, require_checksums)
     except (OSError, ValueError, SafetensorError) as error:
         line(f"BAD  {one_line(error)}", "red")
         return 1
@@ -51,11 +49,16 @@ def _check(path: str, require_checksums: bool) -> int:
     return 0
 
 
-def _check_data(path: str, require_checksums: bool) -> str:
-    try:
-        _verify(path)
-    except SafetensorError as error:
-        if _NO_CHECKSUMS not in str(error) or require_checksums:
-            raise
+def _check_data(handle: safe_open, require_checksums: bool) -> str:
+    files = list_tensors(handle).files
+    recorded = handle._call("_files_with_checksums")
+    missing = [file.path for number, file in enumerate(files) if number not in recorded]
+    if missing and require_checksums:
+        others = f", and {len(missing) - 1} more of {len(files)} files" if len(missing) > 1 else ""
+        raise SafetensorError(f"{missing[0]}: no checksums to verify{others}: save it with checksum=True")
+    handle._call("_verify_recorded")
+    if not recorded:
         return "header checked; no checksums are recorded"
+    if missing:
+        return f"headers checked, checksums of {len(recorded)} of {len(files)} files; the others record none"
     return "header and checksums checked"

@@ -14,6 +14,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 
 from .._arguments import PathLike, operator_filename
 from .._errors import translated
+from .._warnings import warn
 
 __all__ = [
     "LocalBox",
@@ -109,6 +110,8 @@ def open_checkpoint(path: PathLike, backend: str = "auto") -> Any:
 def read_boxes(handle: Any, reads: Iterable[Read]) -> None:
     """Reads parts from an open checkpoint, together; straight into what has the file's dtype, or as ``copy_`` would.
 
+    Warns of finite values that a conversion makes infinite.
+
     Args:
         handle: a ``torch.classes.safetensors.SafeOpen``.
         reads: which, and where to.
@@ -116,16 +119,20 @@ def read_boxes(handle: Any, reads: Iterable[Read]) -> None:
     names: list[str] = []
     offsets: list[list[int]] = []
     outs: list[torch.Tensor] = []
-    converted: list[tuple[torch.Tensor, torch.Tensor]] = []
+    converted: list[tuple[str, torch.Tensor, torch.Tensor]] = []
     for name, begin, out in reads:
         dtype = handle._get_meta(name).dtype
         into = out if out.dtype == dtype else torch.empty(out.shape, dtype=dtype, device="cpu")
         if into is not out:
-            converted.append((out, into))
+            converted.append((name, out, into))
         names.append(name)
         offsets.append(list(begin))
         outs.append(into)
+    overflows = torch.classes.safetensors._Overflows()
     with torch.no_grad():
         handle.load_into(names, outs, offsets)
-        for out, into in converted:
+        for name, out, into in converted:
+            overflows.add(name, into, out.dtype)
             out.copy_(into)
+    if converted:
+        warn(overflows.warning(handle._filename(converted[0][0])))

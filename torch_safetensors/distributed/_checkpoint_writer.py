@@ -22,6 +22,7 @@ from .._arguments import PathLike, operator_filename, operator_metadata
 from .._checkpoint_files import locked, make_folder, remove_rank_shards, remove_whole
 from .._errors import printable
 from .._memory import check_initialized
+from .._options import check_flags
 from .._sharded import parse_size
 from ._carried import portable_errors
 from ._new_files import NewFiles, Place, write_ranges
@@ -107,6 +108,7 @@ class SafetensorsWriter(StorageWriter):
     ) -> None:
         super().__init__()
         operator_filename(path)  # raises what it is not
+        check_flags(save_distributed=save_distributed, fsync=fsync)
         if max_shard_size is not None and (fqn_to_index_mapping is not None or save_distributed):
             raise ValueError(
                 "max_shard_size: not with fqn_to_index_mapping or save_distributed, which say what goes where"

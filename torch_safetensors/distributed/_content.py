@@ -9,7 +9,7 @@ import torch
 
 from .._arguments import operator_metadata, operator_tensors
 from .._memory import state_dict_of
-from .._models import check_extra_state
+from .._models import without_extra_state
 from .._sharded import parse_size, split
 from ._parts import Part, part_of, same_tensor, type_of
 
@@ -66,8 +66,7 @@ def of_dict(
 
 def of_model(model: torch.nn.Module, metadata: Mapping[str, str] | None, max_shard_size: int | str | None) -> Content:
     """For :func:`save_model`. Raises what that does. A rank that holds nothing of tied tensors does not see the tie."""
-    state = dict(state_dict_of(model))
-    check_extra_state(state)
+    state = without_extra_state(state_dict_of(model))
     content = _content(state, metadata, max_shard_size, may_overlap=True)
     ties = _ops._dropped_names({name: part.tensor for name, part in content.parts.items()})
     return replace(content, ties=same_tensor(ties, content.types, content.parts))

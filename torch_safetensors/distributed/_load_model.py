@@ -11,6 +11,7 @@ import torch.distributed as dist
 from .._arguments import PathLike
 from .._memory import check_initialized, check_memory, state_dict_of
 from .._models import check_or_load, has_own_loading, memory_of
+from .._options import check_flags
 from ._boxes import as_dtensor, local_part, whole_box
 from ._group import check_same, source_of, world
 from ._interrupts import signals_held
@@ -64,6 +65,7 @@ def load_model(
     source = source_of(path)
 
     def plan(handle: Any) -> tuple[tuple[list[str], list[str]], list[Part], list[str]]:
+        check_flags(strict=strict)
         state: Mapping[str, torch.Tensor] = state_dict_of(model)
         _check_model(model, state, source)
         names = check_or_load(_ops._check_model, model, _stand_ins(state), handle, path, strict)

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from .._arguments import PathLike, operator_filename
+from .._options import check_flags
 from ._boxes import LocalBox
 from ._content import Content, of_dict, of_model
 from ._deal import Held, Work, deal, held, holders_of, is_tiled
@@ -145,9 +146,10 @@ def _agree(
 def _checked(prepare: Callable[[], Content], path: PathLike, fsync: bool) -> tuple[Content, list[str]]:
     """What is saved, and all that the ranks have to agree about."""
     operator_filename(path)  # raises what it is not
+    check_flags(fsync=fsync)
     content = prepare()
     where = os.fsdecode(Path(os.fsdecode(path)).absolute())
-    return content, [*content.lines(), f"path {where!r}", f"fsync {bool(fsync)}"]
+    return content, [*content.lines(), f"path {where!r}", f"fsync {fsync}"]
 
 
 def _check_whole(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from .._warnings import warn
 from ._boxes import LocalBox, Read, read_boxes
 from ._cost import block_of
 from ._group import ElsewhereError, all_gather, lost_ranks, together
@@ -114,17 +115,18 @@ class _Rounds:
             return error
         return None
 
-    def copy(self, number: int) -> BaseException | None:
+    def copy(self, number: int, overflows: Any) -> BaseException | None:
         """Copies to where they are wanted what the ranks have read."""
         try:
             by_rank = self.all(number).view(self.group.size(), -1)
-            _copy_round(self._rounds[number], by_rank, self._tensors)
+            _copy_round(self._rounds[number], by_rank, self._tensors, overflows)
         except BaseException as error:
             return error
         return None
 
 
 def _run_rounds(rounds: _Rounds, ahead: Future[BaseException | None], source: str, reader: ThreadPoolExecutor) -> None:
+    overflows = torch.classes.safetensors._Overflows()
     failed: BaseException | None = None
     for number in range(len(rounds)):
         read = ahead.result()
@@ -136,9 +138,10 @@ def _run_rounds(rounds: _Rounds, ahead: Future[BaseException | None], source: st
         with lost_ranks(source, "passing on what was read"):
             all_gather(rounds.all(number), own, group=rounds.group)
         _check(error, rounds.all(number).view(rounds.group.size(), -1), source)
-        failed = rounds.copy(number)
+        failed = rounds.copy(number, overflows)
     if failed is not None:
         raise failed
+    warn(overflows.warning(source))
 
 
 def _interrupt() -> BaseException | None:
@@ -240,20 +243,28 @@ def _read(buffer: torch.Tensor, piece: _Piece, tensors: Sequence[Shared]) -> Rea
     return Read(tensor.name, offsets, _view(buffer, piece, tensors))
 
 
-def _copy_round(of_round: Sequence[list[_Piece]], by_rank: torch.Tensor, tensors: Sequence[Shared]) -> None:
+def _copy_round(
+    of_round: Sequence[list[_Piece]], by_rank: torch.Tensor, tensors: Sequence[Shared], overflows: Any
+) -> None:
     for block, buffer in zip(of_round, by_rank, strict=False):
         for piece in block:
-            for box, out in tensors[piece.tensor].wanted:
-                _copy_common(box, out, piece.box, _view(buffer, piece, tensors))
+            tensor = tensors[piece.tensor]
+            for box, out in tensor.wanted:
+                if (parts := _common(box, out, piece.box, _view(buffer, piece, tensors))) is not None:
+                    into, values = parts
+                    overflows.add(tensor.name, values, into.dtype)
+                    with torch.no_grad():
+                        into.copy_(values)
 
 
-def _copy_common(box: LocalBox, out: torch.Tensor, of_piece: LocalBox, values: torch.Tensor) -> None:
-    """Copies what a piece and a wanted part have in common."""
+def _common(
+    box: LocalBox, out: torch.Tensor, of_piece: LocalBox, values: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What a piece and a wanted part have in common: of the part, and of the piece."""
     for dim, (begin, length, own_begin, own_length) in enumerate(zip(*of_piece, *box, strict=True)):
         first, last = max(begin, own_begin), min(begin + length, own_begin + own_length)
         if first >= last:
-            return
+            return None
         values = values.narrow(dim, first - begin, last - first)
         out = out.narrow(dim, first - own_begin, last - first)
-    with torch.no_grad():
-        out.copy_(values)
+    return out, values

@@ -51,6 +51,9 @@ class TORCH_SAFETENSORS_API PackagedModel {
   /// middle of that, the old ones are read again, and only if this fails, too, runs throw.
   void swap(const std::string& weights, const ConstantsOptions& options = {}, bool in_place = false);
 
+  /// The device it runs on: of the kind it was compiled for.
+  at::Device device() const;
+
   /// How arguments and results are flattened, as torch writes it.
   std::vector<std::string> call_spec() const;
 
