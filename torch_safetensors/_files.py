@@ -159,13 +159,13 @@ def _load_remote(
     with open_remote(source, storage_options) as opened:
         if isinstance(opened, str):
             return load_path(opened, device)
-        _check_remote(opened, backend, ring_size)
+        _check_remote(opened.source, backend, ring_size)
         return load_remote(opened, device, **options)
 
 
-def _check_remote(opened: RemoteCheckpoint, backend: str, ring_size: int | None) -> None:
+def _check_remote(source: str, backend: str, ring_size: int | None) -> None:
     """Refuses what only files of the operating system have; the URL of one is loaded as its path."""
-    where = f"{opened.source}: is not a local path, so its bytes"
+    where = f"{source}: is not a local path, so its bytes"
     if backend == "mmap":
         raise ValueError(f"{where} are read and cannot be mapped: backend must be 'auto' or 'pread', not 'mmap'")
     if ring_size is not None:

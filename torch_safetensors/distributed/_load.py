@@ -161,10 +161,12 @@ def open_together(
                 handle._require_whole(strict_index)
                 opened.append((handle, plan(handle)))
 
+        def is_current(opened: list[tuple[Any, Any]] = opened) -> bool:
+            return bool(opened[0][0]._is_current())
+
         together(group, source_of(path), "opening it", open_it)
-        handle, planned = opened[0]
-        if all(together(group, source_of(path), "opening it", lambda handle=handle: bool(handle._is_current()))):
-            return handle, planned
+        if all(together(group, source_of(path), "opening it", is_current)):
+            return opened[0]
     raise replaced(path)
 
 
