@@ -33,7 +33,7 @@ from ._options import (
     checked_count,
 )
 from ._progress import Progress, reporting
-from ._remote import RemoteCheckpoint, is_remote, load_remote, open_remote
+from ._remote import is_remote, load_remote, open_remote
 from ._selection import DeviceMap, Names, Rename, is_selective
 from ._torch_private import outside_of_graphs
 
