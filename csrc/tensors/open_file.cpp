@@ -63,12 +63,12 @@ OpenFile::OpenFile(std::string path, std::string_view backend, std::shared_ptr<c
 OpenFile::OpenFile(io::File file, std::string_view backend, std::shared_ptr<const io::File> index)
     : source_(format::printable(file.path())),
       backend_(choose_backend(backend, file)),
-      header_(read_header(file)),
-      file_(index ? std::make_shared<io::SteadyFile>(std::move(file), std::move(index))
-                  : std::make_shared<io::SteadyFile>(std::move(file))) {
-  if (backend_ == Backend::kMmap && !file_->is_kept()) {
-    map_again();  // while the file is certain to be there: a mapping stays with it
+      header_(read_header(file)) {
+  if (index && backend_ == Backend::kMmap) {
+    map(file);  // which keeps this version, whether a descriptor is kept or not
   }
+  file_ = index ? std::make_shared<io::SteadyFile>(std::move(file), std::move(index))
+                : std::make_shared<io::SteadyFile>(std::move(file));
 }
 
 format::Header OpenFile::read_header(const io::File& file) {
@@ -88,15 +88,15 @@ const format::TensorEntry& OpenFile::entry(std::string_view name) const {
   return find_entry(source_, header_, name);
 }
 
-void OpenFile::map_again() const {
-  mapping_ = c10::make_intrusive<SharedMapping>(*file_->open());
+void OpenFile::map(const io::File& file) const {
+  mapping_ = c10::make_intrusive<SharedMapping>(file);
   is_handed_out_.assign(header_.tensors().size(), false);
 }
 
 void OpenFile::keep(std::shared_ptr<io::ReadAhead> ahead) const {
   const std::lock_guard lock(mapping_mutex_);
   if (!mapping_) {
-    map_again();
+    map(*file_->open());
   }
   mapping_->keep(std::move(ahead));
 }
@@ -117,7 +117,7 @@ std::vector<c10::intrusive_ptr<SharedMapping>> OpenFile::claim(
       continue;
     }
     if (!mapping_ || is_taken) {
-      map_again();
+      map(*file_->open());
     }
     is_handed_out_[index] = true;
     mappings.push_back(mapping_);

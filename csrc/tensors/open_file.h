@@ -118,7 +118,7 @@ class OpenFile {
   at::Tensor read_part(const TensorType& type, uint64_t begin) const;
   std::vector<c10::intrusive_ptr<SharedMapping>> claim(
       std::span<const format::TensorEntry* const> entries) const;
-  void map_again() const;
+  void map(const io::File& file) const;
   std::shared_ptr<const io::Mapping> pages_to_read() const;
   format::Header read_header(const io::File& file);
 

@@ -18,8 +18,9 @@ auto with_checkpoint(const std::string& path, std::string_view backend, const Ch
                      Use use) {
   constexpr int kMaxAttempts = 100;
   for (int attempt = 1;; ++attempt) {
+    auto file = std::make_unique<Checkpoint>(path, backend, opening);
     try {
-      return use(std::make_unique<Checkpoint>(path, backend, opening));
+      return use(std::move(file));
     } catch (const OsError& error) {
       if (error.error_number() != ESTALE || attempt == kMaxAttempts) {
         throw;
