@@ -531,3 +531,18 @@ def test_another_thread_is_not_traced(folder):
     for is_compiling, results in outcomes:
         assert is_compiling
         assert comparable(results) == comparable([outcome(case, folder) for case in cases])
+
+
+class LoadsAnObject(torch.nn.Module):
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def forward(self, x):
+        with self.path.open("rb") as file:
+            return x @ ts.load_file(file)["w"]
+
+
+def test_a_file_object_is_refused_while_this_thread_exports(folder):
+    with pytest.raises(RuntimeError, match="file objects and URLs cannot be loaded in a graph"):
+        torch.export.export(LoadsAnObject(folder / "file"), (W,), strict=False)
