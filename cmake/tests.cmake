@@ -24,4 +24,7 @@ if(NOT TORCH_SAFETENSORS_CORE_ONLY)
     LINK torch_safetensors_core torch_safetensors_shared torch_safetensors_tensors torch_safetensors_modules
          torch_safetensors_packages
          torch_safetensors_library)
+  if(TARGET torch_tests)
+    target_sources(torch_tests PRIVATE test/csrc/io/faults.cpp)
+  endif()
 endif()

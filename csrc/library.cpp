@@ -8,6 +8,7 @@
 #include "tensors/piecewise_load.h"
 #include "tensors/prefetch.h"
 #include "tensors/python_checkpoint.h"
+#include "tensors/python_folder.h"
 #include "tensors/python_load.h"
 #include "tensors/python_progress.h"
 #include "tensors/python_ranges.h"
@@ -158,7 +159,11 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
          TORCH_FN(modules::dropped_names));
   define(m, touches_files("_parse_index(str source, Tensor json) -> (str[], str[])"),
          TORCH_FN(tensors::parse_index));
-  define(m, touches_files("_remove_dead_files(str directory) -> ()"), TORCH_FN(tensors::remove_dead_files));
+  define(m, touches_files("_remove_dead_files(str folder) -> ()"), TORCH_FN(tensors::remove_dead_files));
+  define(m, touches_files("_flush_folder(str folder) -> ()"), TORCH_FN(tensors::flush_folder));
+  m.class_<tensors::PythonFolderLock>("_FolderLock")
+      .def(torch::init<std::string>())
+      .def("release", &tensors::PythonFolderLock::release);
   define(m, touches_files("_write_file(str filename, Tensor data, bool fsync) -> str"),
          TORCH_FN(tensors::write_file));
   define(m,
@@ -169,6 +174,8 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
 
   // Python implements it: see python_progress.h.
   m.def(touches_files("_report(int done, int total) -> ()"));
+  // Python implements it: see lock_wait.h.
+  m.def(touches_files("_on_lock_wait(str notice) -> ()"));
   define(m, touches_files("_report_to_python(bool report) -> ()"), TORCH_FN(tensors::report_to_python));
 
   define(m, touches_files("_replace_tensor(str filename, str name, Tensor[][] tensor) -> ()"),

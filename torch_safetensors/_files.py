@@ -207,9 +207,10 @@ def save_file(
     Args:
         tensors: a dict of dense, contiguous tensors, on any device, that do not share memory.
         filename: any path the operating system allows; an existing file keeps its mode, a symbolic link is
-            written through.
+            written through. A link into the ``blobs`` folder of a Hugging Face cache is replaced, since other revisions
+            share the file there.
         metadata: text to go with it; written sorted by key.
-        fsync: also make it durable before returning.
+        fsync: also make it durable before returning: the file, and its name in the directory.
         checksum: record a checksum of each tensor in the metadata (XXH3, 128 bits, under
             ``torch_safetensors.xxh3_128``), for ``load_file(..., verify=True)``. Without it such an entry of
             ``metadata``, which is another file's, is left out.
@@ -222,7 +223,8 @@ def save_file(
             save, and an existing file is as it was.
 
     Raises:
-        OSError: what the operating system reports; an existing file is then as it was.
+        OSError: what the operating system reports; an existing file is then as it was. With ``fsync`` the message may
+            say that the new file is in place: then it may not survive a power failure.
         ValueError: not a dict of tensors, or a tensor that is sparse, not contiguous, or of a dtype that the format
             does not have; another alignment.
         NotImplementedError: a tensor on the meta device.

@@ -107,7 +107,8 @@ class Writer:
 
         Raises:
             ValueError: tensors that are missing, which it lists; or the writer was aborted.
-            OSError: what the operating system reports. In any case the writer is aborted and an old file as it was.
+            OSError: what the operating system reports. In any case the writer is aborted and an old file as it was;
+                only an error that says that the new file is in place means that: it may not survive a power failure.
         """
         self._bar.close()
         try:

@@ -34,19 +34,36 @@ bool has_no_rename(int error) {
 AtomicFile::AtomicFile(const std::string& path, bool durable, Order order, mode_t new_mode)
     : path_(path),
       target_(find_save_target(path)),
-      temporary_(target_, creation_mode(target_, new_mode), path),
+      temporary_(target_, creation_mode(target_, new_mode), path,
+                 order == Order::kByOthers ? Access::kOthers : Access::kMaker),
       durable_(durable) {
   if (durable && order == Order::kAppended && DirectWriter::is_worth_while(temporary_.descriptor())) {
     direct_.emplace(temporary_.descriptor(), path);
   }
 }
 
-void AtomicFile::write(std::span<const std::span<const std::byte>> pieces) {
-  if (direct_) {
-    direct_->append(pieces);
-  } else {
-    write_all(temporary_.descriptor(), pieces, path_);
+/// A thread that fails need not be the one that commits, nor tell it.
+template <typename Write>
+void AtomicFile::or_fail(Write write) {
+  try {
+    write();
+  } catch (const OsError& error) {
+    failure_ = error.error_number();
+    throw;
+  } catch (...) {
+    failure_ = ECANCELED;
+    throw;
   }
+}
+
+void AtomicFile::write(std::span<const std::span<const std::byte>> pieces) {
+  or_fail([&] {
+    if (direct_) {
+      direct_->append(pieces);
+    } else {
+      write_all(temporary_.descriptor(), pieces, path_);
+    }
+  });
 }
 
 void AtomicFile::reserve([[maybe_unused]] uint64_t size) {
@@ -60,23 +77,37 @@ void AtomicFile::reserve([[maybe_unused]] uint64_t size) {
 }
 
 void AtomicFile::extend(uint64_t size) {
-  reserve(size);
-  if (::ftruncate(temporary_.descriptor(), static_cast<off_t>(size)) != 0) {
-    throw_os_error(errno, path_);
-  }
+  or_fail([&] {
+    reserve(size);
+    if (::ftruncate(temporary_.descriptor(), static_cast<off_t>(size)) != 0) {
+      throw_os_error(errno, path_);
+    }
+  });
 }
 
 void AtomicFile::publish_to_hosts() {
-  if (is_on_remote_file_system(temporary_.descriptor())) {
-    flush_file(temporary_.descriptor(), path_);
-  }
+  or_fail([&] {
+    if (is_on_remote_file_system(temporary_.descriptor())) {
+      flush_file(temporary_.descriptor(), path_);
+    }
+  });
 }
 
 void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
-  io::write_at(temporary_.descriptor(), offset, bytes, path_);
+  or_fail([&] { io::write_at(temporary_.descriptor(), offset, bytes, path_); });
+}
+
+void AtomicFile::aim_at(const std::string& path) {
+  if (path != path_) {
+    target_ = find_save_target(path);
+    path_ = path;
+  }
 }
 
 Commit AtomicFile::commit() {
+  if (failure_ != 0) {
+    throw_os_error(failure_, os_error_text(failure_) + ", when the file was being written", path_);
+  }
   if (direct_) {
     direct_->finish();
   }
@@ -97,10 +128,22 @@ Commit AtomicFile::commit() {
   } else {
     throw_os_error(errno, path_);
   }
+  is_published_ = true;
   if (durable_) {
-    flush_directory(target_.directory, path_);
+    flush_name();
   }
   return result;
+}
+
+void AtomicFile::flush_name() const {
+  try {
+    flush_directory(target_.directory, path_);
+  } catch (const OsError& error) {
+    const int number = error.error_number();
+    throw_os_error(number,
+                   os_error_text(number) + "; the new file is in place, but may not survive a power failure",
+                   path_);
+  }
 }
 
 void AtomicFile::restore_attributes() const {
@@ -124,11 +167,10 @@ void AtomicFile::write_in_place(int rename_error) {
   try {
     copy_file(temporary_.descriptor(), std::move(target), durable_, path_);
   } catch (const std::bad_alloc&) {
-    temporary_.release();
+    keep_whole();
     throw;
   } catch (const OsError& error) {
-    // The old contents are lost, so the new must not be: they stay, under the name they have.
-    temporary_.release();
+    keep_whole();
     const int number = error.error_number();
     throw_os_error(number,
                    os_error_text(number) + "; the file is incomplete now, and until the next save " +
@@ -136,6 +178,18 @@ void AtomicFile::write_in_place(int rename_error) {
                    path_);
   }
   temporary_.remove();
+}
+
+/// The old contents are lost, so the new must not be: they stay, under the name they have.
+void AtomicFile::keep_whole() {
+  temporary_.leave();
+  if (durable_) {
+    try {
+      flush_directory(target_.directory, path_);
+    } catch (const OsError&) {
+      // There is another error to be told of.
+    }
+  }
 }
 
 }  // namespace torch_safetensors::io

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -24,6 +25,7 @@ enum class Commit {
 enum class Order {
   kAppended,    ///< By `write`.
   kAtAnyPlace,  ///< By `write_at`.
+  kByOthers,    ///< By `write_at`, and by other processes (OpenRanges).
 };
 
 /// Less the umask, as the kernel does for every new file.
@@ -36,6 +38,7 @@ inline constexpr mode_t kNewFileMode = 0666;
 /// * Anything but a regular file as target is refused (EISDIR, EINVAL).
 /// * Temporary names are short and derived from the target's; what a killed save left under them is removed
 ///   by the next save to that target. A lock (flock) tells a live temporary file from a dead one.
+/// * A file that could not be written to as asked for, on whatever thread, is not committed.
 class AtomicFile {
  public:
   /// Opens the temporary file. `durable`: what is committed is on the disk. Throws OsError.
@@ -68,19 +71,33 @@ class AtomicFile {
   /// Writes bytes to their place in the file. Throws as `write`. Safe to call from several threads.
   void write_at(uint64_t offset, std::span<const std::byte> bytes);
 
-  /// Puts the file under its name; a durable one and its directory are flushed to the disk. Throws OsError,
-  /// and leaves the old file as it was. Where the file system refuses to rename (ENOSYS, EOPNOTSUPP, EPERM),
-  /// the target is overwritten in place, unless this process maps it (then the error of rename is thrown).
+  /// Gives it another target, on the same file system. Throws OsError about `path` as the constructor.
+  void aim_at(const std::string& path);
+
+  /// Puts the file under its name; a durable one and its directory are flushed to the disk. Throws OsError.
+  /// Then the old file is as it was, unless `is_published`: the name of the new file could not be flushed,
+  /// and after a power failure the old file may be back. Where the file system refuses to rename (ENOSYS,
+  /// EOPNOTSUPP, EPERM), the target is overwritten in place, unless this process maps it (then the error of
+  /// rename is thrown); if that fails, the target is incomplete, and the error says which file is whole.
   Commit commit();
 
+  /// True if the file is under its name, also where `commit` threw.
+  bool is_published() const { return is_published_; }
+
  private:
+  template <typename Write>
+  void or_fail(Write write);
+  void flush_name() const;
   void restore_attributes() const;
   void write_in_place(int rename_error);
+  void keep_whole();
 
   std::string path_;  // as given, for messages
   SaveTarget target_;
   TemporaryFile temporary_;
   bool durable_;
+  bool is_published_ = false;
+  std::atomic<int> failure_{0};         // the errno of a write that failed
   std::optional<DirectWriter> direct_;  // where it is of use
 };
 

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "io/os_error.h"
@@ -21,14 +23,31 @@ static_assert(sizeof(size_t) == 8 && sizeof(off_t) == 8, "files and their mappin
 /// macOS refuses more than INT_MAX bytes at once, Linux reads less than asked for.
 constexpr size_t kMaxRead = size_t{1} << 30;
 
-int open_with(const std::string& path, int flags) {
-  return retry([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags); });
+/// Longer than Linux leaves a lease to its holder (/proc/sys/fs/lease-break-time).
+constexpr std::chrono::seconds kLeasePatience{90};
+constexpr std::chrono::milliseconds kLeasePause{10};
+
+/// Without O_NONBLOCK a FIFO that nobody writes to would stop the program here.
+Descriptor try_open(const std::string& path) {
+  return Descriptor(retry([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); }));
+}
+
+/// Somebody (Samba) holds a lease and needs a moment to give it back. Not by an open that waits: it would
+/// have no end where a FIFO took the name.
+Descriptor open_after_lease(const std::string& path) {
+  const auto end = std::chrono::steady_clock::now() + kLeasePatience;
+  for (;;) {
+    Descriptor descriptor = try_open(path);
+    if (descriptor || errno != EWOULDBLOCK || std::chrono::steady_clock::now() >= end) {
+      return descriptor;
+    }
+    std::this_thread::sleep_for(kLeasePause);
+  }
 }
 
 Descriptor open_for_reading(const std::string& path) {
   require_no_nul(path);
-  // Without O_NONBLOCK a FIFO that nobody writes to would stop the program here.
-  Descriptor descriptor(open_with(path, O_NONBLOCK));
+  Descriptor descriptor = try_open(path);
   if (descriptor) {
     return descriptor;
   }
@@ -37,9 +56,8 @@ Descriptor open_for_reading(const std::string& path) {
     if (error == ENXIO || error == EOPNOTSUPP) {
       require_regular(status, path);  // a socket: it cannot be opened at all
     }
-    // Somebody (Samba) holds a lease and needs a moment to give it back.
     if (error == EWOULDBLOCK && S_ISREG(status.st_mode)) {
-      if (Descriptor waited(open_with(path, 0)); waited) {
+      if (Descriptor waited = open_after_lease(path)) {
         return waited;
       }
     }

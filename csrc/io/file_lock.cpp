@@ -5,7 +5,6 @@
 
 #include <cerrno>
 
-#include "io/os_error.h"
 #include "io/path_checks.h"
 #include "io/retry.h"
 
@@ -20,10 +19,10 @@ Lock try_lock(int descriptor) {
   return errno == EWOULDBLOCK ? Lock::kBusy : Lock::kUnsupported;
 }
 
-void wait_for_lock(int descriptor, const std::string& given) {
-  if (retry([&] { return ::flock(descriptor, LOCK_EX); }) != 0) {
-    throw_os_error(errno, given);
-  }
+void unlock(int descriptor) noexcept {
+  const int saved = errno;
+  ::flock(descriptor, LOCK_UN);
+  errno = saved;
 }
 
 bool is_name_of(const std::string& path, int descriptor) {

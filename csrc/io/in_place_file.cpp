@@ -6,7 +6,6 @@
 #include <cerrno>
 
 #include "io/disk_flush.h"
-#include "io/file_lock.h"
 #include "io/os_error.h"
 #include "io/path_checks.h"
 #include "io/retry.h"
@@ -18,12 +17,11 @@ namespace {
 /// Saves may put file after file under the name while the lock of one is waited for.
 constexpr int kMaxAttempts = 100;
 
-Descriptor open_locked(const std::string& path, const std::string& given) {
+Descriptor open_in_place(const std::string& path, const std::string& given) {
   Descriptor file(retry([&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); }));
   if (!file) {
     throw_os_error(errno, given);
   }
-  wait_for_lock(file.get(), given);
   return file;
 }
 
@@ -46,10 +44,19 @@ std::string birth([[maybe_unused]] int descriptor, [[maybe_unused]] const struct
 
 }  // namespace
 
-InPlaceFile::InPlaceFile(const std::string& path) : given_(path), target_(find_save_target(path)) {
+InPlaceFile::InPlaceFile(const std::string& path, const OnWait& on_wait)
+    : given_(path), target_(find_save_target(path)) {
+  if (target_.is_shared) {
+    throw_os_error(EPERM,
+                   "the link leads into a cache, to a file that other revisions share and that must not "
+                   "change; save a copy in place of the link first",
+                   given_);
+  }
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    descriptor_.close();  // it may have the lock
-    descriptor_ = open_locked(target_.path, given_);
+    lock_.reset();
+    descriptor_.close();
+    descriptor_ = open_in_place(target_.path, given_);
+    lock_.emplace(descriptor_.get(), given_, on_wait);
     if (is_in_place()) {
       if (::fstat(descriptor_.get(), &status_) != 0) {
         throw_os_error(errno, given_);

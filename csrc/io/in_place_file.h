@@ -4,11 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "io/descriptor.h"
+#include "io/held_lock.h"
 #include "io/save_target.h"
 
 namespace torch_safetensors::io {
@@ -16,9 +18,9 @@ namespace torch_safetensors::io {
 /// An existing file that is open to be changed where it lies, and locked (flock) against others who do so.
 class InPlaceFile {
  public:
-  /// Follows symbolic links, and waits for the lock. Throws OsError, EISDIR or EINVAL for what is not a
-  /// regular file, and the error of flock where the file system has no locks.
-  explicit InPlaceFile(const std::string& path);
+  /// Follows symbolic links, and waits for the lock as HeldLock does, with its errors. Throws OsError, EISDIR
+  /// or EINVAL for what is not a regular file, and EPERM for a file that is shared with others (SaveTarget).
+  explicit InPlaceFile(const std::string& path, const OnWait& on_wait = {});
 
   /// The path, links followed.
   const std::string& path() const { return target_.path; }
@@ -56,6 +58,7 @@ class InPlaceFile {
   std::string given_;  // for messages
   SaveTarget target_;
   Descriptor descriptor_;
+  std::optional<HeldLock> lock_;
   struct stat status_;
 };
 

@@ -13,7 +13,8 @@ namespace torch_safetensors::io {
 
 OpenRanges::OpenRanges(const std::string& path, const std::string& given)
     : given_(given),
-      descriptor_(retry([&] { return ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW); })) {
+      descriptor_(
+          retry([&] { return ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); })) {
   if (!descriptor_) {
     const int number = errno;
     throw_os_error(number, os_error_text(number) + ", of its temporary file " + quoted_path(path), given_);

@@ -54,4 +54,10 @@ bool is_on_remote_file_system(int descriptor) {
   return retry([&] { return ::fstatfs(descriptor, &status); }) != 0 || is_remote(status);
 }
 
+bool is_on_remote_file_system(const std::string& directory) {
+  struct statfs status;
+  const std::string path = directory.empty() ? "." : directory;
+  return retry([&] { return ::statfs(path.c_str(), &status); }) != 0 || is_remote(status);
+}
+
 }  // namespace torch_safetensors::io

@@ -29,19 +29,45 @@ std::optional<struct stat> status_of(const std::string& path, const std::string&
   return std::nullopt;
 }
 
-std::string follow_links(const std::string& given) {
-  std::string path = given;
+bool is_directory(const std::string& path) {
+  struct stat status;
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+/// True for `models--org--name/blobs/` and the like, as Hugging Face libraries lay out their caches: links in
+/// `snapshots/<revision>/` lead there.
+bool is_blobs_folder(std::string_view directory) {
+  if (!directory.ends_with("/blobs/")) {
+    return false;
+  }
+  const std::string beside = std::string(directory) + "../";
+  if (is_directory(beside + "snapshots") || is_directory(beside + "refs")) {
+    return true;
+  }
+  const std::string_view parent = directory.substr(0, directory.size() - std::string_view("/blobs/").size());
+  const std::string_view repository = parent.substr(parent.rfind('/') + 1);
+  return repository.starts_with("models--") || repository.starts_with("datasets--") ||
+         repository.starts_with("spaces--");
+}
+
+/// Follows the links that `target.path` begins with.
+void follow_links(SaveTarget& target, const std::string& given) {
   for (int followed = 0; followed <= kMaxLinks; ++followed) {
     std::array<char, PATH_MAX> link;
-    const ssize_t length = ::readlink(path.c_str(), link.data(), link.size());
+    const ssize_t length = ::readlink(target.path.c_str(), link.data(), link.size());
     if (length < 0 && (errno == EINVAL || errno == ENOENT)) {
-      return path;  // not a link, or nothing there yet
+      return;  // not a link, or nothing there yet
     }
     if (length < 0) {
       throw_os_error(errno, given);
     }
     const std::string_view to(link.data(), static_cast<size_t>(length));
-    path = (to.starts_with('/') ? std::string() : directory_of(path)).append(to);
+    const std::string next = (to.starts_with('/') ? std::string() : directory_of(target.path)).append(to);
+    if (is_blobs_folder(directory_of(next))) {
+      target.is_shared = true;
+      return;
+    }
+    target.path = next;
   }
   throw_os_error(ELOOP, given);
 }
@@ -65,7 +91,8 @@ SaveTarget find_save_target(const std::string& path) {
   if (target.existing) {
     require_regular(*target.existing, path);
   }
-  target.path = follow_links(path);
+  target.path = path;
+  follow_links(target, path);
   if (target.path != path) {
     require_named(target, path);
   }

@@ -4,73 +4,52 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
-#include <cstdint>
-#include <cstdio>
-#include <string_view>
+#include <chrono>
+#include <exception>
+#include <utility>
 
 #include "io/dead_file.h"
 #include "io/directory.h"
 #include "io/file_lock.h"
+#include "io/lock_domain.h"
 #include "io/os_error.h"
 #include "io/path_checks.h"
 #include "io/retry.h"
+#include "io/temporary_name.h"
 
 namespace torch_safetensors::io {
 namespace {
 
-constexpr std::string_view kPrefix = ".st-";
-
-/// Saves to one target at a time, and leftovers that cannot be removed.
-constexpr int kMaxSlots = 1024;
-
 /// So many free slots in a row are taken for the end: several saves at once leave gaps.
 constexpr int kMaxGap = 8;
 
-/// A new file can be taken for dead before it is locked, so creating it may have to be repeated.
+/// So often creating a file is repeated: it can be taken for dead before it is locked.
 constexpr int kMaxAttempts = 16;
 
-/// 16 hexadecimal digits of 64-bit FNV-1a: equal in every program, unlike std::hash.
-std::string hash(std::string_view text) {
-  uint64_t value = 0xCBF29CE484222325;
-  for (const char c : text) {
-    value = (value ^ static_cast<unsigned char>(c)) * 0x100000001B3;
-  }
-  std::array<char, 17> digits;
-  std::snprintf(digits.data(), digits.size(), "%016llx", static_cast<unsigned long long>(value));
-  return digits.data();
-}
+/// Longer than a save pauses between two writes, and than clocks of hosts differ. What is removed was
+/// written by a host whose locks may not be seen here, or by this one before it was started again.
+constexpr std::chrono::hours kForeignAge{7 * 24};
 
-/// True if nobody took the new file for dead between its creation and its lock.
-bool claim(const std::string& path, int descriptor) {
-  switch (try_lock(descriptor)) {
-    case Lock::kAcquired:
-      return is_name_of(path, descriptor);
-    case Lock::kBusy:
-      return false;  // somebody is about to remove it
-    case Lock::kUnsupported:
-      return true;  // for everybody, so nobody removes anything
-  }
-  return false;
-}
-
-/// The file, created; or none if somebody living is in the slot.
-Descriptor create(const std::string& path, mode_t mode, const std::string& given) {
-  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    Descriptor descriptor(retry(
-        [&] { return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode); }));
-    if (descriptor) {
-      if (claim(path, descriptor.get())) {
-        return descriptor;
+/// Removes the files for others that belong to a slot.
+void remove_others(const std::string& slot_path) noexcept {
+  const size_t begin = slot_path.rfind('/') + 1;
+  const std::string directory = slot_path.substr(0, begin);
+  const std::string prefix = slot_path.substr(begin) + "-";
+  try {
+    for (const std::string& name : list_directory(directory.empty() ? "." : directory)) {
+      if (name.starts_with(prefix) && parse_temporary_name(name)) {
+        remove_if_dead(directory + name);
       }
-    } else if (errno != EEXIST) {
-      throw_os_error(errno, given);
-    } else if (remove_if_dead(path) == Remains::kKept) {
-      break;
     }
+  } catch (const std::exception&) {
+    // A directory that cannot be listed: they stay.
   }
-  return Descriptor();
+}
+
+/// The file that is in the slot and dead, and before it, by which they are found, those for others.
+Remains empty_slot(const std::string& path) {
+  return remove_if_dead(path, {}, [&] { remove_others(path); });
 }
 
 /// Removes what the dead left in the slots from `slot` on.
@@ -82,7 +61,7 @@ void sweep(const std::string& prefix, int slot) {
     if (::lstat(path.c_str(), &status) != 0) {
       ++gap;
     } else {
-      remove_if_dead(path);
+      empty_slot(path);
       gap = 0;
     }
   }
@@ -90,33 +69,95 @@ void sweep(const std::string& prefix, int slot) {
 
 }  // namespace
 
-TemporaryFile::TemporaryFile(const SaveTarget& target, mode_t mode, const std::string& given) {
-  const std::string prefix = target.directory + std::string(kPrefix) + hash(target.name) + "-";
-  int slot = 0;
-  for (; slot < kMaxSlots && !descriptor_; ++slot) {
-    path_ = prefix + std::to_string(slot);
-    descriptor_ = create(path_, mode, given);
+/// The file, created and locked; or none if somebody living is in the slot.
+TemporaryFile::Locked TemporaryFile::create(std::string path, mode_t mode, const std::string& given) {
+  Locked file{std::move(path), Descriptor(), nullptr};
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    Descriptor descriptor(retry(
+        [&] { return ::open(file.path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode); }));
+    if (descriptor) {
+      // Somebody may take the new file for dead before it is locked, and remove it.
+      const Lock lock = try_lock(descriptor.get());
+      if (lock == Lock::kAcquired) {
+        file.lock = std::make_unique<LockGuard>(descriptor.get());
+      }
+      if (lock == Lock::kUnsupported || (file.lock && is_name_of(file.path, descriptor.get()))) {
+        file.descriptor = std::move(descriptor);
+        break;
+      }
+      file.lock.reset();
+    } else if (errno != EEXIST) {
+      throw_os_error(errno, given);
+    } else if (empty_slot(file.path) == Remains::kKept) {
+      break;
+    }
   }
-  if (!descriptor_) {
+  return file;
+}
+
+TemporaryFile::TemporaryFile(const SaveTarget& target, mode_t mode, const std::string& given, Access access) {
+  const std::string prefix = target.directory + temporary_prefix(target.name, lock_domain(target.directory));
+  int slot = 0;
+  for (; slot < kMaxSlots && !file_.descriptor; ++slot) {
+    file_ = create(prefix + std::to_string(slot), mode, given);
+  }
+  if (!file_.descriptor) {
     throw_os_error(EEXIST,
                    std::to_string(kMaxSlots) + " temporary files of other saves are in the way; remove " +
                        quoted_path(prefix + "*"),
                    given);
   }
   sweep(prefix, slot);
+  if (access == Access::kOthers) {
+    make_for_others(mode, given);
+  }
+}
+
+/// What was made is the file in the slot.
+void TemporaryFile::make_for_others(mode_t mode, const std::string& given) {
+  std::swap(slot_, file_);
+  try {
+    file_ = create(slot_.path + "-" + random_token(), mode, given);
+    if (!file_.descriptor) {
+      throw_os_error(EEXIST, given);
+    }
+  } catch (...) {
+    remove();  // the destructor is not called
+    throw;
+  }
+}
+
+void TemporaryFile::remove(Locked& file) noexcept {
+  if (file.descriptor && process_ == ::getpid()) {
+    ::unlink(file.path.c_str());  // before the lock goes: the name may be another's then
+  }
+  let_go(file);
+}
+
+void TemporaryFile::let_go(Locked& file) noexcept {
+  file.lock.reset();
+  file.descriptor.close();
 }
 
 void TemporaryFile::remove() noexcept {
-  if (descriptor_) {
-    ::unlink(path_.c_str());  // before the lock goes with the descriptor: the name may be another's then
-    descriptor_.close();
-  }
+  remove(file_);
+  remove(slot_);
+}
+
+void TemporaryFile::release() noexcept {
+  let_go(file_);
+  remove(slot_);
+}
+
+void TemporaryFile::leave() noexcept {
+  let_go(file_);
+  let_go(slot_);
 }
 
 bool TemporaryFile::is_in_place(const std::string& given) const {
   struct stat named;
   struct stat open;
-  if (::lstat(path_.c_str(), &named) != 0) {
+  if (::lstat(path().c_str(), &named) != 0) {
     if (errno == ENOENT) {
       return false;
     }
@@ -129,12 +170,12 @@ bool TemporaryFile::is_in_place(const std::string& given) const {
   return is_same_file(named, open) || named.st_size == open.st_size;
 }
 
-void TemporaryFile::release() { descriptor_.close(); }
-
 void remove_dead_files(const std::string& directory) {
+  const std::string here = lock_domain(directory);
   for (const std::string& name : list_directory(directory)) {
-    if (name.starts_with(kPrefix)) {
-      remove_if_dead(directory + "/" + name);
+    if (const auto parts = parse_temporary_name(name)) {
+      const bool is_foreign = parts->domain != here;
+      remove_if_dead(directory + "/" + name, is_foreign ? kForeignAge : std::chrono::hours(0));
     }
   }
 }

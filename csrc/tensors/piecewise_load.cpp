@@ -71,7 +71,9 @@ PiecewiseLoad::PiecewiseLoad(c10::intrusive_ptr<SourceHeader> header,
     // The meta device needs no bytes, but to verify them.
     missing_[i] = devices_[i].is_meta() && !verify ? 0 : types_[i].nbytes;
     total_ += missing_[i];
-    if (missing_[i] == 0) {
+    if (missing_[i] > 0) {
+      ++incomplete_;
+    } else {
       tensors_[i] = empty_tensor(types_[i], devices_[i].is_meta() ? devices_[i] : c10::kCPU);
       complete(i);
     }
@@ -198,6 +200,8 @@ int64_t PiecewiseLoad::finish(int64_t begin) {
   piece.memory.reset();
   for (const size_t index : complete_now) {
     complete(index);
+    const std::lock_guard lock(mutex_);  // only now may `take` have it
+    --incomplete_;
   }
   return static_cast<int64_t>(wanted);
 }
@@ -221,9 +225,7 @@ void PiecewiseLoad::complete(size_t index) {
 
 PythonLoad::Parts PiecewiseLoad::take() {
   const std::lock_guard lock(mutex_);
-  const bool is_whole =
-      std::all_of(missing_.begin(), missing_.end(), [](uint64_t bytes) { return bytes == 0; });
-  TORCH_CHECK(is_whole && tensors_.size() == entries_.size(), "not filled yet, or taken before");
+  TORCH_CHECK(incomplete_ == 0 && tensors_.size() == entries_.size(), "not filled yet, or taken before");
   if (!recorded_.empty()) {
     compare_checksums(header_->source(), entries_, recorded_, found_);
   }

@@ -80,7 +80,8 @@ class PiecewiseLoad : public torch::CustomClassHolder {
   uint64_t total_ = 0;
   std::optional<io::HugePages> fresh_;  // of what was allocated at once
 
-  std::mutex mutex_;  // of what follows, of `missing_`, and of allocations
+  std::mutex mutex_;       // of what follows, of `missing_`, and of allocations
+  size_t incomplete_ = 0;  // tensors of which bytes are missing, or not yet where they belong
   size_t next_ = 0;
   uint64_t next_begin_ = 0;  // in the tensor
   std::unordered_map<int64_t, Piece> in_flight_;

@@ -29,6 +29,4 @@ std::string write_file(const std::string& filename, const at::Tensor& data, bool
   return commit(file, path);
 }
 
-void remove_dead_files(const std::string& directory) { io::remove_dead_files(decode_filename(directory)); }
-
 }  // namespace torch_safetensors::tensors

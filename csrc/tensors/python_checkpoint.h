@@ -19,7 +19,4 @@ std::tuple<std::vector<std::string>, std::vector<std::string>> parse_index(const
 /// does.
 std::string write_file(const std::string& filename, const at::Tensor& data, bool fsync);
 
-/// Removes what killed saves left in a directory.
-void remove_dead_files(const std::string& directory);
-
 }  // namespace torch_safetensors::tensors

@@ -18,7 +18,7 @@ class PythonRangeFile : public torch::CustomClassHolder {
 
   /// As operators pass filenames.
   std::string temporary() const;
-  std::string commit() { return file_.commit(); }
+  std::string commit(const std::string& filename) { return file_.commit_as(filename); }
   void abort() { file_.abort(); }
 
  private:

@@ -17,16 +17,10 @@ RangeFile::RangeFile(const std::string& filename, const std::vector<NamedTensor>
     : path_(decode_filename(filename)), process_(::getpid()) {
   const std::vector<NamedTensor> types = on_meta(spec);
   const format::SerializedHeader header = make_header(Specs(types), metadata, std::nullopt, alignment);
-  file_ = std::make_unique<io::AtomicFile>(path_, fsync, io::Order::kAtAnyPlace);
+  file_ = std::make_unique<io::AtomicFile>(path_, fsync, io::Order::kByOthers);
   file_->extend(header.bytes.size() + header.data_size);
   file_->write_at(0, std::as_bytes(std::span(header.bytes)));
   file_->publish_to_hosts();
-}
-
-RangeFile::~RangeFile() {
-  if (file_ && process_ != ::getpid()) {
-    file_.release();  // the temporary file is the parent's
-  }
 }
 
 void RangeFile::check_open() const {
@@ -43,6 +37,13 @@ std::string RangeFile::commit() {
   check_open();
   const std::unique_ptr<io::AtomicFile> file = std::exchange(file_, nullptr);
   return tensors::commit(*file, path_);
+}
+
+std::string RangeFile::commit_as(const std::string& filename) {
+  check_open();
+  path_ = decode_filename(filename);
+  file_->aim_at(path_);
+  return commit();
 }
 
 void RangeFile::abort() {

@@ -11,6 +11,7 @@
 #include "tensors/byte_range.h"
 #include "tensors/device_save.h"
 #include "tensors/filename.h"
+#include "tensors/lock_wait.h"
 #include "tensors/open_file.h"
 #include "tensors/source.h"
 #include "tensors/undo_file.h"
@@ -112,6 +113,16 @@ void check_type(const OpenFile& file, const format::TensorEntry& entry, const at
                     tensor.scalar_type(), " ", tensor.sizes());
 }
 
+/// Removes the undo file of what was put back, as far as that goes: there is another error to be told of, and
+/// the undo file does no harm.
+void remove_and_flush(const io::InPlaceFile& target) noexcept {
+  target.discard(kUndoSuffix);
+  try {
+    target.flush_directory();
+  } catch (const std::exception&) {
+  }
+}
+
 /// Writes the new values and removes the undo file, or puts the old ones back.
 void overwrite_or_undo(io::InPlaceFile& target, const std::string& filename, const Place& place,
                        const at::Tensor& tensor, const std::string& digits) {
@@ -129,7 +140,7 @@ void overwrite_or_undo(io::InPlaceFile& target, const std::string& filename, con
                              " has the old one, which recover puts back",
                          decode_filename(filename));
     }
-    target.remove(kUndoSuffix);
+    remove_and_flush(target);
     throw;
   }
   target.flush_directory();
@@ -145,7 +156,7 @@ void replace_for_python(const std::string& filename, const std::string& name, co
 
 void replace_tensor(const std::string& filename, const std::string& name, const at::Tensor& tensor) {
   using namespace tensors;
-  io::InPlaceFile target(decode_filename(filename));
+  io::InPlaceFile target(decode_filename(filename), on_lock_wait);
   recover_locked(target, filename);
   const OpenFile file(filename, "auto");
   const format::TensorEntry& entry = file.entry(name);
@@ -163,7 +174,11 @@ void replace_tensor(const std::string& filename, const std::string& name, const 
 }
 
 bool recover(const std::string& filename) {
-  io::InPlaceFile target(tensors::decode_filename(filename));
+  const std::string path = tensors::decode_filename(filename);
+  if (io::find_save_target(path).is_shared) {
+    return false;  // where nothing is ever replaced
+  }
+  io::InPlaceFile target(path, tensors::on_lock_wait);
   return tensors::recover_locked(target, filename);
 }
 

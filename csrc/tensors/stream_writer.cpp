@@ -31,6 +31,7 @@ StreamWriter::StreamWriter(const std::string& filename, const std::vector<NamedT
       alignment_(alignment),
       positions_(spec_.size()),
       begun_(spec_.size()),
+      written_(spec_.size()),
       process_(::getpid()) {
   if (checksum) {
     checksums_.emplace(spec_.size());  // whatever they will be, they are as long
@@ -44,12 +45,6 @@ StreamWriter::StreamWriter(const std::string& filename, const std::vector<NamedT
   }
   file_ = std::make_unique<io::AtomicFile>(path_, fsync, io::Order::kAtAnyPlace);
   file_->reserve(end);
-}
-
-StreamWriter::~StreamWriter() {
-  if (file_ && process_ != ::getpid()) {
-    file_.release();  // the temporary file is the parent's
-  }
 }
 
 format::SerializedHeader StreamWriter::header() const {
@@ -76,19 +71,42 @@ size_t StreamWriter::find(const NamedTensor& named) const {
   return found->second;
 }
 
+/// With the lock that writes share or that excludes them.
+void StreamWriter::check_not_failed() {
+  std::string reason;
+  {
+    const std::lock_guard lock(failing_);
+    reason = failure_;
+  }
+  TORCH_CHECK_VALUE(reason.empty(), source_, ": the writer ", reason);
+}
+
+/// To be called before the lock that writes share is given up: `close` may be waiting for it.
+void StreamWriter::fail(std::string reason) noexcept {
+  const std::lock_guard lock(failing_);
+  if (failure_.empty()) {
+    failure_ = std::move(reason);
+  }
+}
+
 void StreamWriter::write(const NamedTensor& named) {
   check_process();
   std::shared_lock lock(mutex_);
   check_open();
+  check_not_failed();
   const size_t index = find(named);
   const at::Tensor dense = packed(named).tensor;
+  const std::string failed =
+      "was aborted when tensor " + format::in_quotes(named.name) + " could not be written";
   TORCH_CHECK_VALUE(!begun_[index].exchange(true), source_, ": tensor ", format::in_quotes(named.name),
                     ": was written before");
   try {
     put(index, dense);
+    written_[index] = true;
   } catch (...) {
+    fail(failed);
     lock.unlock();
-    give_up("was aborted when tensor " + format::in_quotes(named.name) + " could not be written");
+    give_up(failed);
     throw;
   }
 }
@@ -123,20 +141,25 @@ std::string StreamWriter::close() {
   }
   check_open();
   try {
+    check_not_failed();
     const std::string missing = list_missing();
     TORCH_CHECK_VALUE(missing.empty(), source_, ": ", missing);
     const std::string bytes = header().bytes;
     file_->write_at(0, std::as_bytes(std::span(bytes)));
     std::string warning = commit(*file_, path_);
-    file_.reset();
-    end_ = "is closed";
-    published_ = true;
+    end(/*published=*/true);
     return warning;
   } catch (...) {
-    file_.reset();
-    end_ = "was aborted when it could not be closed";
+    end(file_->is_published());
     throw;
   }
+}
+
+/// With the lock that excludes writes.
+void StreamWriter::end(bool published) {
+  file_.reset();
+  published_ = published;
+  end_ = published ? "is closed" : "was aborted when it could not be closed";
 }
 
 void StreamWriter::abort() {
@@ -145,11 +168,11 @@ void StreamWriter::abort() {
   }
 }
 
-void StreamWriter::give_up(std::string reason) {
+void StreamWriter::give_up(const std::string& reason) {
   const std::unique_lock lock(mutex_);
   if (file_) {
     file_.reset();
-    end_ = std::move(reason);
+    end_ = reason;
   }
 }
 
@@ -157,7 +180,7 @@ std::string StreamWriter::list_missing() const {
   std::string names;
   size_t missing = 0;
   for (size_t i = 0; i < spec_.size(); ++i) {
-    if (!begun_[i]) {
+    if (!written_[i]) {
       if (++missing <= kListed) {
         names += (names.empty() ? "" : ", ") + format::in_quotes(spec_[i].name);
       }

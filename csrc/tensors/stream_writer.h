@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <shared_mutex>
 #include <string>
@@ -31,7 +32,6 @@ class StreamWriter {
   /// ValueError (c10) for what the format cannot hold. `checksum` as for SavePlan.
   StreamWriter(const std::string& filename, const std::vector<NamedTensor>& spec,
                std::optional<format::Metadata> metadata, bool fsync, bool checksum, int64_t alignment);
-  ~StreamWriter();
   StreamWriter(const StreamWriter&) = delete;
   StreamWriter& operator=(const StreamWriter&) = delete;
 
@@ -41,8 +41,10 @@ class StreamWriter {
   void write(const NamedTensor& named);
 
   /// Publishes the file, and returns what to warn of (SavePlan). More than once does no harm. Waits for
-  /// writes in progress. Throws ValueError (c10) that lists the tensors missing, and OsError; the writer is
-  /// aborted then, and an old file as it was.
+  /// writes in progress; where one of them fails, the writer is aborted. Throws ValueError (c10) that lists
+  /// the tensors missing, and OsError; the writer is aborted then, and an old file as it was. One exception:
+  /// with `fsync`, an OsError that says so means that the file is published, but may not survive a power
+  /// failure.
   [[nodiscard]] std::string close();
 
   /// Gives up: the temporary file is gone, an old one as it was. Nothing where it was closed or aborted
@@ -52,9 +54,12 @@ class StreamWriter {
  private:
   void check_process() const;
   void check_open() const;
+  void check_not_failed();
+  void fail(std::string reason) noexcept;
   size_t find(const NamedTensor& named) const;
   void put(size_t index, const at::Tensor& tensor);
-  void give_up(std::string reason);
+  void end(bool published);
+  void give_up(const std::string& reason);
   std::string list_missing() const;
   format::SerializedHeader header() const;
 
@@ -66,11 +71,14 @@ class StreamWriter {
   std::unordered_map<std::string_view, size_t> by_name_;
   std::vector<uint64_t> positions_;
   std::vector<std::atomic<bool>> begun_;
+  std::vector<std::atomic<bool>> written_;  // whole
   std::optional<std::vector<format::Checksum>> checksums_;
   pid_t process_;
   std::shared_mutex mutex_;               // writes share it; whoever ends them has it alone
   std::unique_ptr<io::AtomicFile> file_;  // while it can be written to
   std::string end_;                       // why it cannot
+  std::mutex failing_;
+  std::string failure_;  // the first, which the thread that failed may not have acted on yet
   bool published_ = false;
 };
 

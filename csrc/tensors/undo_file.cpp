@@ -54,7 +54,8 @@ void save_undo(const io::InPlaceFile& target, const NamedTensor& old, const std:
   try {
     file.commit();
   } catch (const OsError&) {
-    target.discard(kUndoSuffix);  // it may be there, if not for certain after a crash; nothing needs it
+    // It may be there, if not for certain after a power failure, and nothing needs it.
+    target.discard(kUndoSuffix);
     throw;
   }
 }

@@ -83,7 +83,8 @@ TORCH_SAFETENSORS_API void prefetch(const std::string& filename, const std::vect
 
 /// Writes `tensors` (dense, contiguous, on any device) to a file, byte for byte as the reference does if
 /// `alignment` is 0; the file appears under its name only when it is whole. `fsync` also makes it durable.
-/// Nothing is written if an argument is wrong.
+/// Nothing is written if an argument is wrong. Throws OsError, and an existing file is as it was; except with
+/// `fsync`, where the message may say that the new file is in place, but may not survive a power failure.
 TORCH_SAFETENSORS_API void save_file(const TensorDict& tensors, const std::string& filename,
                                      const std::optional<Metadata>& metadata = std::nullopt,
                                      bool fsync = false, bool checksum = false, int64_t alignment = 0);

@@ -36,8 +36,10 @@ class TORCH_SAFETENSORS_API Writer {
   /// error aborts the writer.
   void write(std::string_view name, const at::Tensor& tensor);
 
-  /// Puts the file under its name; more than once does no harm. Throws c10::ValueError that lists the tensors
-  /// missing, and OsError: the writer is aborted then.
+  /// Puts the file under its name; more than once does no harm. Waits for writes of other threads; if one of
+  /// them fails, so does this. Throws c10::ValueError that lists the tensors missing, and OsError: the writer
+  /// is aborted then. One exception: with `fsync`, an OsError that says that the new file is in place means
+  /// that it is, and that it may not survive a power failure.
   void close();
 
   /// Removes what was written; an old file stays as it was.

@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <optional>
+#include <thread>
 #include <vector>
 
 #include "io/atomic_file.h"
@@ -150,10 +151,40 @@ TEST_F(AtomicFileFaults, ReportsAFullDiskInTheMiddleOfALargeDurableFile) {
 
 TEST_F(AtomicFileFaults, ReportsANameThatTheDiskLost) {
   faults.fsync_directory = EIO;
-  expect_os_error(EIO, "[Errno 5] Input/output error: '" + path_ + "'", [&] { save(path_, "new", true); });
+  AtomicFile file(path_, /*durable=*/true);
+  expect_os_error(EIO,
+                  "[Errno 5] Input/output error; the new file is in place, but may not survive a power "
+                  "failure: '" +
+                      path_ + "'",
+                  [&] { file.commit(); });
+  EXPECT_TRUE(file.is_published());
   EXPECT_EQ(directory_.names(), Names{"model"});
 }
 #endif
+
+TEST_F(AtomicFileFaults, IsNotPublishedWhereRenameFails) {
+  faults.rename = EIO;
+  AtomicFile file(path_);
+  EXPECT_THROW(file.commit(), OsError);
+  EXPECT_FALSE(file.is_published());
+}
+
+TEST_F(AtomicFileFaults, IsNotCommittedAfterAWriteThatFailed) {
+  write_file(path_, "old");
+  AtomicFile file(path_, false, Order::kAtAnyPlace);
+  std::thread writes([&] {
+    faults.pwrite = EDQUOT;
+    EXPECT_THROW(file.write_at(0, readable("new")), OsError);
+    faults.pwrite = 0;
+  });
+  writes.join();
+  file.write_at(3, readable("new"));
+  expect_os_error(EDQUOT,
+                  "[Errno " + std::to_string(EDQUOT) +
+                      "] Disk quota exceeded, when the file was being written: '" + path_ + "'",
+                  [&] { file.commit(); });
+  EXPECT_EQ(read_file(path_), "old");
+}
 
 TEST_F(AtomicFileFaults, SurvivesDirectoriesThatCannotBeFlushed) {
   for (const int error : {EINVAL, ENOSYS, EOPNOTSUPP}) {
@@ -174,6 +205,21 @@ TEST_F(AtomicFileFaults, DoesNotRenameWhatAnotherHostPutInItsPlace) {
                   "[Errno 2] the temporary file was removed by someone else during the save: '" + path_ + "'",
                   [&] { file.commit(); });
   EXPECT_EQ(read_file(path_), "old");
+}
+
+TEST_F(AtomicFileFaults, FindsTheWholeThatOthersHelpedToWrite) {
+  // The name it is kept under is one that only the file in its slot leads to.
+  const int code = run_in_child([&] {
+    AtomicFile file(path_, true, Order::kByOthers);
+    file.write_at(0, readable(pattern(300'000)));
+    faults.rename = ENOSYS;
+    limit_file_size(100'000);
+    file.commit();
+  });
+  EXPECT_EQ(code, EFBIG);
+  EXPECT_EQ(directory_.names().size(), 3U);
+  save(path_, "next");
+  EXPECT_EQ(directory_.names(), Names{"model"});
 }
 
 TEST_F(AtomicFileFaults, KeepsTheWholeWhenWritingInPlaceFails) {

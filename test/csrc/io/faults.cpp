@@ -153,6 +153,18 @@ ssize_t pwrite(int descriptor, const void* bytes, size_t size, off_t offset) {
   return real(descriptor, bytes, size, offset);
 }
 
+int statfs(const char* path, struct statfs* status) NOTHROW {
+  static const auto real = next(&statfs, "statfs");
+  if (faults.fstatfs == 0) {
+    return fail(ENOSYS);
+  }
+  const int result = real(path, status);
+  if (faults.fstatfs != -1) {
+    status->f_type = static_cast<decltype(status->f_type)>(faults.fstatfs);
+  }
+  return result;
+}
+
 int fstatfs(int descriptor, struct statfs* status) NOTHROW {
   static const auto real = next(&fstatfs, "fstatfs");
   if (faults.fstatfs == 0) {

@@ -17,7 +17,7 @@ struct Faults {
   std::atomic<int> fsync_file{0};
   std::atomic<int> fsync_directory{0};
   std::atomic<int> close{0};      ///< Of a descriptor open for writing; it is closed all the same.
-  std::atomic<long> fstatfs{-1};  ///< The magic number it reports; 0: it fails; -1: it works.
+  std::atomic<long> fstatfs{-1};  ///< And statfs: the magic number they report; 0: they fail; -1: they work.
   std::atomic<int> fsyncs{0};     ///< Counts the calls.
   std::atomic<int> set_flags{0};  ///< fcntl(F_SETFL).
   std::atomic<int> fallocate{0};

@@ -5,11 +5,9 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <thread>
 
 #include "io/child.h"
 #include "io/descriptor.h"
-#include "io/expect_os_error.h"
 #include "io/faults.h"
 #include "io/test_directory.h"
 
@@ -33,23 +31,13 @@ TEST_F(TryLock, HoldsAgainstOtherDescriptors) {
   EXPECT_EQ(try_lock(second.get()), Lock::kAcquired);
 }
 
-TEST_F(TryLock, IsWaitedFor) {
-  Descriptor first = open();
+TEST_F(TryLock, IsNotKeptByAForkedChild) {
+  const Descriptor first = open();
   const Descriptor second = open();
-  wait_for_lock(first.get(), path_);
-  EXPECT_EQ(try_lock(second.get()), Lock::kBusy);
-  std::thread waiting([&] { wait_for_lock(second.get(), path_); });
-  first.close();
-  waiting.join();
-  EXPECT_EQ(try_lock(open().get()), Lock::kBusy);
-}
-
-TEST_F(TryLock, CannotBeWaitedForWithoutLocks) {
-  const FaultsGuard guard;
-  faults.flock = ENOLCK;
-  const Descriptor file = open();
-  expect_os_error(ENOLCK, "[Errno 37] No locks available: '" + path_ + "'",
-                  [&] { wait_for_lock(file.get(), path_); });
+  ASSERT_EQ(try_lock(first.get()), Lock::kAcquired);
+  const Child child([](auto done) { done(); });
+  unlock(first.get());
+  EXPECT_EQ(try_lock(second.get()), Lock::kAcquired);
 }
 
 TEST_F(TryLock, HoldsUntilItsProcessIsKilled) {

@@ -5,7 +5,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
+#include <optional>
+#include <stdexcept>
 
+#include "io/child.h"
 #include "io/expect_os_error.h"
 #include "io/faults.h"
 #include "io/file_lock.h"
@@ -43,6 +47,35 @@ TEST_F(InPlaceFileTest, IsLocked) {
   const InPlaceFile file(path_);
   const Descriptor other(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
   EXPECT_EQ(try_lock(other.get()), Lock::kBusy);
+}
+
+TEST_F(InPlaceFileTest, IsNotKeptLockedByAForkedChild) {
+  std::optional<InPlaceFile> file(path_);
+  const Child child([](auto done) { done(); });
+  file.reset();
+  const Descriptor other(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  EXPECT_EQ(try_lock(other.get()), Lock::kAcquired);
+}
+
+TEST_F(InPlaceFileTest, TellsWhoItWaitsFor) {
+  const Descriptor other(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(try_lock(other.get()), Lock::kAcquired);
+  // What is thrown is no error of the system: a signal's handler ends a wait in this way.
+  EXPECT_THROW(InPlaceFile(path_, [](const std::string&) { throw std::logic_error("interrupted"); }),
+               std::logic_error);
+}
+
+TEST_F(InPlaceFileTest, LeavesFilesOfACacheAlone) {
+  std::filesystem::create_directories(directory_ / "blobs");
+  std::filesystem::create_directories(directory_ / "snapshots/1");
+  write_file(directory_ / "blobs/abc", "shared");
+  const std::string link = directory_ / "snapshots/1/f";
+  ASSERT_EQ(::symlink("../../blobs/abc", link.c_str()), 0);
+  expect_os_error(EPERM,
+                  "[Errno 1] the link leads into a cache, to a file that other revisions share and that must "
+                  "not change; save a copy in place of the link first: '" +
+                      link + "'",
+                  [&] { InPlaceFile file(link); });
 }
 
 TEST_F(InPlaceFileTest, LocksTheFileThatHasTheNameByNow) {

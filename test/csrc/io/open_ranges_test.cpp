@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <optional>
 
 #include "io/atomic_file.h"
 #include "io/child.h"
@@ -16,7 +17,7 @@ namespace {
 TEST(OpenRanges, WriteToWhatAnotherProcessCommits) {
   const TestDirectory directory;
   const std::string path = directory / "f";
-  AtomicFile file(path, false, Order::kAtAnyPlace);
+  AtomicFile file(path, false, Order::kByOthers);
   file.extend(6);
   file.publish_to_hosts();
   EXPECT_EQ(read_file(file.temporary_path()), std::string(6, '\0'));
@@ -33,13 +34,26 @@ TEST(OpenRanges, WriteToWhatAnotherProcessCommits) {
 
 TEST(OpenRanges, LeaveTheLockToTheMaker) {
   const TestDirectory directory;
-  AtomicFile file(directory / "f", false, Order::kAtAnyPlace);
+  AtomicFile file(directory / "f", false, Order::kByOthers);
   {
     const OpenRanges ranges(file.temporary_path(), "f");
   }
   AtomicFile other(directory / "f");  // would remove the file if it took it for dead
   EXPECT_NE(file.temporary_path(), other.temporary_path());
   EXPECT_TRUE(std::filesystem::exists(file.temporary_path()));
+}
+
+TEST(OpenRanges, ThatComeLateDoNotReachTheNextSave) {
+  const TestDirectory directory;
+  const std::string path = directory / "f";
+  std::optional<AtomicFile> aborted(std::in_place, path, false, Order::kByOthers);
+  const std::string late = aborted->temporary_path();
+  aborted.reset();
+  AtomicFile next(path, false, Order::kByOthers);
+  next.extend(3);
+  EXPECT_THROW(OpenRanges(late, path), OsError);
+  next.commit();
+  EXPECT_EQ(read_file(path), std::string(3, '\0'));
 }
 
 TEST(OpenRanges, OfAFileThatIsGoneNameBoth) {

@@ -21,6 +21,12 @@ class FindSaveTarget : public ::testing::Test {
     return path;
   }
 
+  /// The name, of which the folders are made.
+  std::string in_cache(const std::string& name) {
+    std::filesystem::create_directories(std::filesystem::path(directory_ / name).parent_path());
+    return name;
+  }
+
   void expect_refused(int number, const std::string& text, const std::string& path) {
     expect_os_error(number, "[Errno " + std::to_string(number) + "] " + text + ": '" + path + "'",
                     [&] { find_save_target(path); });
@@ -72,6 +78,40 @@ TEST_F(FindSaveTarget, FollowsALinkToNothing) {
   const SaveTarget target = find_save_target(make_link("new", "link"));
   EXPECT_EQ(target.path, directory_ / "new");
   EXPECT_FALSE(target.existing);
+}
+
+TEST_F(FindSaveTarget, DoesNotFollowALinkIntoACache) {
+  const std::vector<std::string> shared = {
+      make_link("../../blobs/abc", in_cache("snapshots/1/relative")),
+      make_link(directory_ / "blobs/abc", in_cache("snapshots/1/absolute")),
+      make_link("../../blobs/none", in_cache("snapshots/1/dangling")),
+      make_link("../../../blobs/abc", in_cache("snapshots/1/folder/nested")),
+  };
+  write_file(directory_ / in_cache("blobs/abc"), "shared");
+  for (const std::string& path : shared) {
+    const SaveTarget target = find_save_target(path);
+    EXPECT_TRUE(target.is_shared) << path;
+    EXPECT_EQ(target.path, path);
+  }
+  // Of several links, the one that leads there.
+  const SaveTarget target = find_save_target(make_link("snapshots/1/relative", "link"));
+  EXPECT_TRUE(target.is_shared);
+  EXPECT_EQ(target.path, directory_ / "snapshots/1/relative");
+  EXPECT_TRUE(target.existing);
+}
+
+TEST_F(FindSaveTarget, KnowsTheFolderOfACacheByItsName) {
+  make_link("models--org--name/blobs/abc", in_cache("link"));
+  write_file(directory_ / in_cache("models--org--name/blobs/abc"), "shared");
+  EXPECT_TRUE(find_save_target(directory_ / "link").is_shared);
+}
+
+TEST_F(FindSaveTarget, FollowsALinkIntoAnyOtherFolderOfThatName) {
+  make_link("blobs/abc", "link");
+  write_file(directory_ / in_cache("blobs/abc"), "");
+  const SaveTarget target = find_save_target(directory_ / "link");
+  EXPECT_FALSE(target.is_shared);
+  EXPECT_EQ(target.path, directory_ / "blobs/abc");
 }
 
 TEST_F(FindSaveTarget, RefusesLinksThatGoRound) {

@@ -2,9 +2,13 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <ctime>
+#include <filesystem>
 #include <list>
 #include <memory>
 #include <thread>
@@ -14,6 +18,7 @@
 #include "io/expect_os_error.h"
 #include "io/faults.h"
 #include "io/file_lock.h"
+#include "io/lock_domain.h"
 #include "io/test_directory.h"
 
 namespace torch_safetensors::io {
@@ -21,8 +26,17 @@ namespace {
 
 class TemporaryFileTest : public ::testing::Test {
  protected:
-  std::unique_ptr<TemporaryFile> make(mode_t mode = 0600) const {
-    return std::make_unique<TemporaryFile>(target_, mode, "given");
+  std::unique_ptr<TemporaryFile> make(mode_t mode = 0600, Access access = Access::kMaker) const {
+    return std::make_unique<TemporaryFile>(target_, mode, "given", access);
+  }
+
+  /// A file that nobody has locked.
+  std::string dead(const std::string& name, std::chrono::hours age = {}) const {
+    const std::string path = write_file(directory_ / name, "");
+    const timespec then{::time(nullptr) - std::chrono::seconds(age).count(), 0};
+    const timespec times[] = {then, then};
+    EXPECT_EQ(::utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
+    return path;
   }
 
   TestDirectory directory_;
@@ -81,6 +95,108 @@ TEST_F(TemporaryFileTest, OfOtherTargetsAreRemovedWithTheDirectorysDead) {
   remove_dead_files(directory_.path());
   EXPECT_EQ(directory_.names(),
             (std::vector<std::string>{living->path().substr(directory_.path().size() + 1), "model"}));
+}
+
+TEST_F(TemporaryFileTest, OfOthersFormIsNotRemovedWithTheDirectorysDead) {
+  for (const char* const name : {".st-notes.txt", ".st-0123456789abcdef-999.bak", ".st-0123456789abcdef-1024",
+                                 ".st-0123456789abcdef-7-x", ".st-"}) {
+    write_file(directory_ / name, "");
+  }
+  dead(".st-0123456789abcdef-7-fedcba9876543210");
+  remove_dead_files(directory_.path());
+  EXPECT_EQ(directory_.names().size(), 5U);
+}
+
+TEST_F(TemporaryFileTest, IsNotKeptLockedByAForkedChild) {
+  for (const bool is_released : {false, true}) {
+    auto file = make();
+    const std::string path = directory_ / "renamed";
+    ASSERT_EQ(::rename(file->path().c_str(), path.c_str()), 0);
+    const Child child([](auto done) { done(); });
+    if (is_released) {
+      file->release();
+    }
+    file.reset();
+    const Descriptor other(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    EXPECT_EQ(try_lock(other.get()), Lock::kAcquired) << is_released;
+  }
+}
+
+TEST_F(TemporaryFileTest, IsOfTheParentInAForkedChild) {
+  auto file = make(0600, Access::kOthers);
+  EXPECT_EQ(run_in_child([&] { file.reset(); }), 0);
+  EXPECT_EQ(directory_.names().size(), 2U);
+  remove_dead_files(directory_.path());
+  EXPECT_EQ(directory_.names().size(), 2U);
+}
+
+TEST_F(TemporaryFileTest, ForOthersHasANameOfItsOwn) {
+  std::string before;
+  for (int i = 0; i < 3; ++i) {
+    const auto file = make(0600, Access::kOthers);
+    EXPECT_TRUE(file->path().starts_with(prefix_ + "0-"));
+    EXPECT_NE(file->path(), before);
+    EXPECT_TRUE(file->is_in_place("given"));
+    EXPECT_EQ(directory_.names().size(), 2U);
+    EXPECT_EQ(make()->path(), prefix_ + "1");  // its slot is taken
+    before = file->path();
+  }
+  EXPECT_TRUE(directory_.names().empty());
+}
+
+TEST_F(TemporaryFileTest, ForOthersIsReleasedUnderItsName) {
+  const auto file = make(0600, Access::kOthers);
+  ASSERT_EQ(::rename(file->path().c_str(), (directory_ / "model").c_str()), 0);
+  file->release();
+  EXPECT_EQ(directory_.names(), std::vector<std::string>{"model"});
+}
+
+TEST_F(TemporaryFileTest, ForOthersIsFoundBySlotWhenItsMakerWasKilled) {
+  make(0600, Access::kOthers)->leave();
+  dead(".st-0123456789abcdef-0-fedcba9876543210");  // of another target
+  ASSERT_EQ(directory_.names().size(), 3U);
+  EXPECT_EQ(make()->path(), prefix_ + "0");
+  EXPECT_EQ(directory_.names().size(), 1U);
+  // One of two that live is left alone.
+  make(0600, Access::kOthers)->leave();
+  const auto living = make(0600, Access::kOthers);
+  make(0600, Access::kOthers)->leave();
+  make();
+  EXPECT_EQ(directory_.names().size(), 3U);
+  EXPECT_TRUE(living->is_in_place("given"));
+}
+
+TEST_F(TemporaryFileTest, OfAnotherHostIsNotDeadBecauseItsLockIsNotSeen) {
+  const FaultsGuard guard;
+  faults.fstatfs = 0x6969;  // NFS
+  const std::string here = lock_domain(directory_.path() + "/");
+  const std::string there(16, here[0] == '0' ? '1' : '0');
+  const std::string young = dead(".st-9de543933e6e703a." + there + "-0");
+  const std::string local = dead(".st-9de543933e6e703a-0");  // of the server itself
+  const std::string old = dead(".st-9de543933e6e703a." + there + "-1", std::chrono::hours(24 * 8));
+  const std::string own = dead(".st-9de543933e6e703a." + here + "-0");
+  {
+    const auto file = make();
+    EXPECT_EQ(file->path(), own);
+    EXPECT_TRUE(std::filesystem::exists(local));
+    const auto second = make(0600, Access::kOthers);
+    EXPECT_TRUE(second->path().starts_with(directory_ / (".st-9de543933e6e703a." + here + "-1-")));
+  }
+  dead(".st-9de543933e6e703a." + here + "-7");
+  remove_dead_files(directory_.path());
+  EXPECT_TRUE(std::filesystem::exists(young));
+  EXPECT_TRUE(std::filesystem::exists(local));
+  EXPECT_FALSE(std::filesystem::exists(old));
+  EXPECT_EQ(directory_.names().size(), 2U);
+}
+
+TEST_F(TemporaryFileTest, OfAnotherHostIsKnownOnTheServerToo) {
+  const std::string young = dead(".st-9de543933e6e703a.0123456789abcdef-0");
+  dead(".st-9de543933e6e703a.0123456789abcdef-1", std::chrono::hours(24 * 8));
+  dead(".st-9de543933e6e703a-0");
+  remove_dead_files(directory_.path());
+  EXPECT_TRUE(std::filesystem::exists(young));
+  EXPECT_EQ(directory_.names().size(), 1U);
 }
 
 TEST_F(TemporaryFileTest, FindsTheDeadBehindGaps) {

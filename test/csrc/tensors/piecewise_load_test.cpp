@@ -124,6 +124,35 @@ TEST_F(PiecewiseLoadTest, WorksOnSeveralThreads) {
   expect_taken(load, kAll);
 }
 
+TEST_F(PiecewiseLoadTest, IsNotTakenBeforeThePiecesAreWhereTheyBelong) {
+  PiecewiseLoad load(header(), std::nullopt, {at::kCPU}, true, 3, 0);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] { fill(load); });
+  }
+  // Tried again and again, while the others verify what they have filled.
+  for (bool is_taken = false; !is_taken;) {
+    try {
+      expect_taken(load, kAll);
+      is_taken = true;
+    } catch (const c10::Error&) {
+    }
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+}
+
+TEST_F(PiecewiseLoadTest, IsNotTakenWhenATensorDidNotReachItsDevice) {
+  fake::reset();
+  PiecewiseLoad load(header(), {{"b", "a"}}, {fake::kDevice}, false, 5000, 0);
+  fake::fail_copy(1);
+  EXPECT_ANY_THROW(fill(load));
+  fill(load);  // the rest, if there is any
+  expect_error<c10::Error>("not filled yet, or taken before", [&] { load.take(); });
+  fake::reset();
+}
+
 TEST_F(PiecewiseLoadTest, BringsEachToItsDevice) {
   fake::reset();
   {

@@ -2,12 +2,18 @@
 
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
+#include <future>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
 #include "io/child.h"
+#include "io/faults.h"
 #include "tensors/safetensors_file.h"
 #include "torch_safetensors/writer.h"
 
@@ -181,6 +187,90 @@ TEST_F(WriterTest, IsAbortedWhereAReportThrows) {
   EXPECT_EQ(directory_.names(), Names{});
   expect_error<c10::ValueError>("the writer was aborted when tensor 'floats' could not be written",
                                 [&] { writer.close(); });
+}
+
+#if defined(__linux__)
+
+/// Returns when a thread of this process sleeps, as one that waits for a lock does and nothing else that it
+/// is about to do.
+void await_sleep(pid_t thread) {
+  const std::string path = "/proc/self/task/" + std::to_string(thread) + "/stat";
+  for (int seen = 0; seen < 3;) {
+    const std::string status = io::read_file(path);
+    const size_t name_end = status.rfind(')');
+    seen = name_end != std::string::npos && status[name_end + 2] == 'S' ? seen + 1 : 0;
+    std::this_thread::yield();
+  }
+}
+
+TEST_F(WriterTest, IsNotPublishedByACloseThatWaitsForAWriteThatFails) {
+  for (const bool checksum : {false, true}) {
+    io::write_file(path_, "old");
+    Writer writer(path_, tensors_, std::nullopt, false, checksum);
+    for (const char* const name : {"bytes", "none", "one"}) {
+      writer.write(name, tensors_.at(name));
+    }
+    std::promise<void> is_writing;
+    std::promise<pid_t> is_closing;
+    std::thread writes([&] {
+      const ProgressGuard guard([&](uint64_t, uint64_t) {
+        is_writing.set_value();
+        await_sleep(is_closing.get_future().get());
+        throw std::runtime_error("stop");
+      });
+      EXPECT_THROW(writer.write("floats", tensors_.at("floats")), std::runtime_error);
+    });
+    is_writing.get_future().wait();
+    is_closing.set_value(static_cast<pid_t>(::syscall(SYS_gettid)));
+    expect_error<c10::ValueError>("the writer was aborted when tensor 'floats' could not be written",
+                                  [&] { writer.close(); });
+    writes.join();
+    EXPECT_EQ(io::read_file(path_), "old");
+    EXPECT_EQ(directory_.names(), Names{"model"});
+    expect_error<c10::ValueError>("the writer was aborted when",
+                                  [&] { writer.write("floats", tensors_.at("floats")); });
+  }
+}
+
+#endif
+
+TEST_F(WriterTest, CanOnlyAbortAfterAWriteThatFailed) {
+  // Some threads write well, one fails, and all close: whatever comes first, nothing is published.
+  for (int round = 0; round < 20; ++round) {
+    Writer writer(path_, tensors_);
+    std::vector<std::thread> threads;
+    for (const char* const name : {"bytes", "floats", "none", "one"}) {
+      threads.emplace_back([&, name] {
+        const ProgressGuard guard([&](uint64_t, uint64_t) {
+          if (name == std::string("floats")) {
+            throw std::runtime_error("stop");
+          }
+        });
+        EXPECT_ANY_THROW({
+          writer.write(name, tensors_.at(name));
+          writer.close();
+        });
+      });
+    }
+    for (std::thread& thread : threads) {
+      thread.join();
+    }
+    EXPECT_EQ(directory_.names(), Names{});
+  }
+}
+
+TEST_F(WriterTest, IsClosedWhereTheNewFileIsInPlace) {
+  const io::FaultsGuard guard;
+  Writer writer(path_, tensors_, metadata_, /*fsync=*/true);
+  write_all(writer);
+  io::faults.fsync_directory = EIO;
+  expect_error<OsError>("the new file is in place, but may not survive a power failure",
+                        [&] { writer.close(); });
+  EXPECT_TRUE(io::read_file(path_) == saved());
+  writer.close();
+  writer.abort();
+  EXPECT_TRUE(io::read_file(path_) == saved());
+  expect_error<c10::ValueError>("the writer is closed", [&] { writer.write("one", tensors_.at("one")); });
 }
 
 }  // namespace
