@@ -8,7 +8,7 @@ The same functions are operators, ``torch.ops.safetensors``, and a C++ library; 
 """
 
 from ._library import __version__, cmake_prefix_path, library_path, uses_stable_abi  # isort: skip (registers the operators)
-from . import _graphs, ops
+from . import _graphs, _lock_wait, ops  # noqa: F401 (_lock_wait: an operator in Python)
 from ._errors import SafetensorError
 from ._files import load, load_file, load_tensor, save, save_file
 from ._install import install, uninstall

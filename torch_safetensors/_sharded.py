@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ._arguments import PathLike, operator_metadata, operator_tensors
-from ._checkpoint_files import Index, Replacement, locked
+from ._checkpoint_files import Index, Replacement, locked, make_folder
 from ._files import save_file
 from ._models import check_extra_state, save_state
 from ._progress import Progress, Total, bar_or_callable, reporting
@@ -44,7 +44,11 @@ def save_sharded(
 
     Whatever fails, the directory holds the old checkpoint or the new one, whole: no file of the old one is written to,
     and the index comes last. Then what the old one alone has is removed, whatever its number of files. Other files are
-    left alone. Saves of several processes wait for each other.
+    left alone.
+
+    Saves to one directory wait for each other, in this process and in others. After some seconds a warning says which
+    process has the directory locked; after ten minutes, or as many seconds as the environment variable
+    ``TORCH_SAFETENSORS_LOCK_TIMEOUT`` says, the save gives up.
 
     Args:
         tensors_or_model: a dict as for :func:`save_file`, or a module as for :func:`save_model`, whose ties are
@@ -53,13 +57,14 @@ def save_sharded(
         metadata: goes into every file, beside ``"format": "pt"``, which transformers looks for, and into the index.
         max_shard_size: bytes of tensors in a file: a number, or as ``"5GB"``, ``"500MB"``, ``"2GiB"``. A tensor that
             is larger gets a file of its own.
-        fsync: see :func:`save_file`.
+        fsync: make it durable: after a power failure, the directory holds the new checkpoint, and not the old one.
         checksum: see :func:`save_file`.
         alignment: see :func:`save_file`.
-        progress: see :func:`save_file`; it counts the bytes of all tensors.
+        progress: see :func:`save_file`; it counts the bytes of all tensors. It must not save to the same directory.
 
     Raises:
-        OSError: what the operating system reports.
+        OSError: what the operating system reports; EDEADLK for a save to the same directory within ``progress``.
+        TimeoutError: another save had the directory locked for too long.
         ValueError: a size that is none, and what :func:`save_file` or :func:`save_model` refuse.
         TypeError, RuntimeError, NotImplementedError: as those.
     """
@@ -71,7 +76,7 @@ def save_sharded(
         content = _of_dict(tensors_or_model, texts)
     shards = split(content.tensors, limit)
     folder = Path(os.fsdecode(directory))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, fsync)
 
     total_size = sum(tensor.nbytes for tensor in content.tensors.values())
     with locked(folder), bar_or_callable(progress, folder) as report:
@@ -85,8 +90,8 @@ def save_sharded(
         try:
             for file, shard in zip(new.files, shards, strict=True):
                 save(folder / file, shard)
-        except BaseException:
-            new.abort()
+        except BaseException as error:
+            new.abort(error)
             raise
         new.finish()
 

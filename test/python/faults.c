@@ -31,6 +31,16 @@ static long failing_calls;
 static int failing_error;
 static char failed[16];
 
+/* What changed the names in which folder, and which folder was flushed, in order; whoever did it. */
+static char trace[1 << 16];
+
+static void note(const char *what, const char *path) {
+  size_t end = strlen(trace);
+  snprintf(trace + end, sizeof trace - end, "%s %s\n", what, path);
+}
+
+const char *faults_trace(void) { return trace; }
+
 static long long bytes_read;
 
 /* While it is set, reads wait, as on a disk that hangs. */
@@ -48,6 +58,7 @@ void faults_reset(void) {
   reads_hang = 0;
   fault_count = 0;
   log_text[0] = '\0';
+  trace[0] = '\0';
   bytes_read = 0;
   own_calls = 0;
   failing_call = -1;
@@ -127,8 +138,40 @@ static const char *kind(int descriptor) {
 
 #define NEXT(name, ...) ((int (*)(__VA_ARGS__))dlsym(RTLD_NEXT, name))
 
+static int noted(int result, const char *what, const char *path) {
+  if (result == 0) {
+    note(what, path);
+  }
+  return result;
+}
+
 int rename(const char *from, const char *to) {
-  return fails("rename", "") ? -1 : NEXT("rename", const char *, const char *)(from, to);
+  return fails("rename", "") ? -1 : noted(NEXT("rename", const char *, const char *)(from, to), "rename", to);
+}
+
+int link(const char *from, const char *to) {
+  return noted(NEXT("link", const char *, const char *)(from, to), "link", to);
+}
+
+int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags) {
+  return noted(NEXT("linkat", int, const char *, int, const char *, int)(from_folder, from, to_folder, to, flags), "link",
+               to);
+}
+
+int mkdir(const char *path, mode_t mode) {
+  return noted(NEXT("mkdir", const char *, mode_t)(path, mode), "mkdir", path);
+}
+
+int unlink(const char *path) {
+  return OWN_FAILS("unlink") ? -1 : noted(NEXT("unlink", const char *)(path), "unlink", path);
+}
+
+static void note_flush(int descriptor) {
+  char link_path[32], path[1024];
+  snprintf(link_path, sizeof link_path, "/proc/self/fd/%d", descriptor);
+  ssize_t size = readlink(link_path, path, sizeof path - 1);
+  path[size < 0 ? 0 : size] = '\0';
+  note("fsync", path);
 }
 
 int fchmod(int descriptor, mode_t mode) {
@@ -153,7 +196,11 @@ int ftruncate64(int descriptor, off64_t size) {
 }
 
 int fsync(int descriptor) {
-  return fails("fsync", kind(descriptor)) ? -1 : NEXT("fsync", int)(descriptor);
+  if (fails("fsync", kind(descriptor))) {
+    return -1;
+  }
+  note_flush(descriptor);
+  return NEXT("fsync", int)(descriptor);
 }
 
 mode_t umask(mode_t mask) {
@@ -207,8 +254,8 @@ ssize_t preadv(int descriptor, const struct iovec *pieces, int count, off_t offs
 OWN(int, stat, -1, (const char *path, struct stat *status), (path, status))
 OWN(int, lstat, -1, (const char *path, struct stat *status), (path, status))
 OWN(int, fstat, -1, (int descriptor, struct stat *status), (descriptor, status))
+OWN(int, statfs, -1, (const char *path, struct statfs *status), (path, status))
 OWN(int, fstatfs, -1, (int descriptor, struct statfs *status), (descriptor, status))
-OWN(int, unlink, -1, (const char *path), (path))
 OWN(int, fallocate, -1, (int descriptor, int mode, off_t offset, off_t size), (descriptor, mode, offset, size))
 OWN(int, madvise, -1, (void *address, size_t size, int advice), (address, size, advice))
 OWN(off_t, lseek, -1, (int descriptor, off_t offset, int whence), (descriptor, offset, whence))

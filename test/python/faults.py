@@ -39,6 +39,11 @@ def calls() -> list[str]:
     return _function("faults_log", ctypes.c_char_p)().decode().splitlines()
 
 
+def trace() -> list[str]:
+    """What changed names or flushed folders and files since ``faults`` began, each with the path, by whomever."""
+    return _function("faults_trace", ctypes.c_char_p)().decode().splitlines()
+
+
 def bytes_read() -> int:
     """By pread and preadv."""
     return _function("faults_bytes_read", ctypes.c_longlong)()

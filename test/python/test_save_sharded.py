@@ -170,6 +170,43 @@ class TestReplacing:
             assert_holds(tmp_path, tensors_of(value))
             assert len(listing(tmp_path)) == 4
 
+    def test_a_name_that_another_took_is_left_to_it(self, tmp_path, monkeypatch) -> None:
+        ts.save_sharded(tensors_of(0), tmp_path, max_shard_size=200)
+        link = os.link
+        taken = tmp_path / shard_names(3)[1]
+
+        def link_late(source: Path, target: Path) -> None:
+            if target == taken:
+                taken.write_text("another's")
+            link(source, target)
+
+        monkeypatch.setattr(os, "link", link_late)
+        ts.save_sharded(tensors_of(1), tmp_path, max_shard_size=200)
+        assert_holds(tmp_path, tensors_of(1))
+        assert taken.read_text() == "another's"
+        ours = [name.replace("model", "model.1") for name in shard_names(3)]
+        assert listing(tmp_path) == sorted([*ours, taken.name, INDEX])
+
+    def test_links_that_fail_are_told_of(self, tmp_path, monkeypatch) -> None:
+        ts.save_sharded(tensors_of(0), tmp_path, max_shard_size=200)
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "link", fail)
+        with pytest.raises(OSError, match="No space left"):
+            ts.save_sharded(tensors_of(1), tmp_path, max_shard_size=200)
+        assert_holds(tmp_path, tensors_of(1))
+
+    def test_files_of_others_stay(self, tmp_path) -> None:
+        ours = ".st-0123456789abcdef-7"
+        others = [".st-notes.txt", ".st-0123456789abcdef-999.bak", ".st-0123456789abcdef", ".st-0123456789abcdef-x"]
+        for name in [ours, *others]:
+            (tmp_path / name).write_text("mine")
+        ts.save_sharded(tensors_of(0), tmp_path)
+        ts.save_sharded(tensors_of(0), tmp_path, max_shard_size=200)
+        assert listing(tmp_path) == sorted([*others, *shard_names(3), INDEX])
+
     def test_what_cannot_be_saved_leaves_the_old_one(self, tmp_path) -> None:
         ts.save_sharded(tensors_of(0), tmp_path, max_shard_size=200)
         before = listing(tmp_path)
@@ -190,11 +227,14 @@ class TestReplacing:
 
     @pytest.mark.parametrize("before", [100, 200, 1000])
     @pytest.mark.parametrize("after", [200, 1000])
-    def test_whatever_call_fails_one_of_the_two_is_there(self, tmp_path, worker, before: int, after: int) -> None:
-        worker(save_with_faults, tmp_path, before, after)
+    @pytest.mark.parametrize("fsync", [False, True])
+    def test_whatever_call_fails_one_of_the_two_is_there(
+        self, tmp_path, worker, before: int, after: int, fsync: bool
+    ) -> None:
+        worker(save_with_faults, tmp_path, before, after, fsync)
 
 
-def save_with_faults(folder: Path, before: int, after: int) -> None:
+def save_with_faults(folder: Path, before: int, after: int, fsync: bool) -> None:
     """Has every system call that the library makes fail in turn."""
     import faults
 
@@ -204,19 +244,85 @@ def save_with_faults(folder: Path, before: int, after: int) -> None:
         failed = False
         with faults.failing_call(index, errno.EIO):
             try:
-                ts.save_sharded(tensors_of(10), folder, max_shard_size=after)
-            except OSError:
+                ts.save_sharded(tensors_of(10), folder, max_shard_size=after, fsync=fsync)
+            except OSError as error:
                 failed = True
+                text = str(error)
             call = faults.failed_call()
         loaded = ts.load_file(folder)
         assert set(loaded) == set(tensors_of(0)), call
         first = loaded["layer.0"][0].item()
         assert first in ((0.0, 10.0) if failed else (10.0,)), call
+        assert not failed or first == 10.0 or "is in place" not in text or "index" in text, (call, text)
         assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors_of(first).items()), call
         if call is None:
             assert index > 10
             return
     raise AssertionError("the calls do not end")
+
+
+class TestCache:
+    """A folder of a Hugging Face cache, whose revisions share files by links into ``blobs``."""
+
+    @pytest.fixture
+    def snapshot(self, tmp_path) -> Path:
+        repository = tmp_path / "models--org--name"
+        snapshots = [repository / "snapshots" / revision for revision in ("1", "2")]
+        ts.save_sharded(tensors_of(0), snapshots[0], max_shard_size=200)
+        snapshots[1].mkdir()
+        (repository / "blobs").mkdir()
+        for file in list(snapshots[0].iterdir()):
+            file.rename(repository / "blobs" / f"hash-of-{file.name}")
+            for snapshot in snapshots:
+                (snapshot / file.name).symlink_to(f"../../blobs/hash-of-{file.name}")
+        return snapshots[1]
+
+    def assert_untouched(self, snapshot: Path) -> None:
+        other = snapshot.with_name("1")
+        assert_holds(other, tensors_of(0))
+        assert all(file.is_symlink() for file in other.iterdir())
+        assert not [name for name in listing(snapshot.parent.parent / "blobs") if not name.startswith("hash-of-")]
+
+    @pytest.mark.parametrize("limit", [100, 200, 1000])
+    def test_of_several_files(self, snapshot: Path, limit: int) -> None:
+        ts.save_sharded(tensors_of(1), snapshot, max_shard_size=limit)
+        assert_holds(snapshot, tensors_of(1))
+        assert not [file for file in snapshot.iterdir() if file.is_symlink()]
+        self.assert_untouched(snapshot)
+
+    def test_of_one_file(self, snapshot: Path) -> None:
+        file = snapshot / shard_names(3)[0]
+        part = ts.load_file(file)
+        ts.save_file({name: tensor + 1 for name, tensor in part.items()}, file)
+        assert not file.is_symlink()
+        assert torch.equal(ts.load_file(file)["layer.0"], part["layer.0"] + 1)
+        self.assert_untouched(snapshot)
+
+    def test_of_a_writer(self, snapshot: Path) -> None:
+        file = snapshot / shard_names(3)[0]
+        with ts.Writer(file, {"w": (torch.float32, [3])}) as writer:
+            writer.write("w", torch.ones(3))
+        assert not file.is_symlink()
+        self.assert_untouched(snapshot)
+
+    def test_of_a_link_to_a_link(self, snapshot: Path) -> None:
+        link = snapshot.parent.parent.with_name("link")
+        link.symlink_to(snapshot / shard_names(3)[0])
+        ts.save_file({"w": torch.ones(3)}, link)
+        assert link.is_symlink()
+        assert not (snapshot / shard_names(3)[0]).is_symlink()
+        self.assert_untouched(snapshot)
+
+    def test_a_tensor_is_not_replaced(self, snapshot: Path) -> None:
+        file = snapshot / shard_names(3)[0]
+        with pytest.raises(PermissionError) as caught:
+            ts.replace_tensor(file, "layer.0", torch.ones(25))
+        assert str(caught.value) == (
+            "[Errno 1] the link leads into a cache, to a file that other revisions share and that must not change; "
+            f"save a copy in place of the link first: '{file}'"
+        )
+        assert not ts.recover(file)
+        self.assert_untouched(snapshot)
 
 
 SAVE_FOREVER = """

@@ -38,6 +38,8 @@ def check_new(path: str, force: bool) -> None:
 def replacing(path: str) -> Iterator[Path]:
     """A file beside ``path`` to be written, which takes its place when the block has ended well."""
     target = Path(path).resolve()
+    if target.parent.name == "blobs" and (target.parent.parent / "snapshots").is_dir():
+        target = Path(path).absolute()  # a link into a Hugging Face cache is replaced: others share the file
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         yield temporary

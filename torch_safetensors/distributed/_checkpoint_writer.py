@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
 
 from .._arguments import PathLike, operator_filename, operator_metadata
-from .._checkpoint_files import locked, remove_rank_shards, remove_whole
+from .._checkpoint_files import locked, make_folder, remove_rank_shards, remove_whole
 from .._errors import printable
 from .._sharded import parse_size
 from ._new_files import NewFiles, Place, write_ranges
@@ -37,18 +37,19 @@ Places: TypeAlias = "dict[str, Place]"
 class _Save:
     """The files of a save, between its plan and its end. Dropped, it gives them up."""
 
-    def __init__(self, folder: Path, files: list[NewFiles], shards: list[str] | None) -> None:
+    def __init__(self, folder: Path, files: list[NewFiles], shards: list[str] | None, fsync: bool) -> None:
         self._folder = folder
         self._files = files
         self._shards = shards
+        self._fsync = fsync
 
     def commit(self) -> list[str]:
         """Makes the new files the checkpoint. Returns what to warn of."""
-        said = [warning for file in self._files for warning in file.commit()]
         with locked(self._folder):
-            remove_rank_shards(self._folder, self._shards or ())
+            said = [warning for file in self._files for warning in file.commit()]
+            remove_rank_shards(self._folder, self._shards or (), fsync=self._fsync)
             if self._shards is not None:
-                remove_whole(self._folder)
+                remove_whole(self._folder, fsync=self._fsync)
         return said
 
     def abort(self) -> None:
@@ -159,7 +160,7 @@ class SafetensorsWriter(StorageWriter):
                 "one without"
             )
         folder = Path(os.fsdecode(self.path))
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, self._fsync)
         key = os.path.realpath(folder)
         if (left := _saves.pop(key, None)) is not None:
             left.abort()
@@ -174,11 +175,13 @@ class SafetensorsWriter(StorageWriter):
         )
         place_of = {name: place for file, place in zip(files, new.places, strict=True) for name in file.types}
         names = [{item.index.fqn for item in plan.items} for plan in plans]
-        return _Save(folder, [new], None), [{name: place_of[name] for name in of_rank} for of_rank in names]
+        return _Save(folder, [new], None, self._fsync), [
+            {name: place_of[name] for name in of_rank} for of_rank in names
+        ]
 
     def _begin_shards(self, folder: Path, plans: list[SavePlan]) -> tuple[_Save, list[Places]]:
         ranks = files_of_ranks(printable(self.path), plans, self._texts, self._indices, self._save_id)
-        save = _Save(folder, [], [file.name for files in ranks for file in files.values()])
+        save = _Save(folder, [], [file.name for files in ranks for file in files.values()], self._fsync)
         places: list[Places] = []
         for files in ranks:
             of_rank: Places = {}

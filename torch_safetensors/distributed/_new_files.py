@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import torch
 
 from .._arguments import PathLike, operator_filename, operator_tensors
-from .._checkpoint_files import Index, Replacement, locked
-from .._errors import translate, translated
+from .._checkpoint_files import Index, Replacement, locked, make_folder
+from .._errors import translated
 
 __all__ = ["NewFiles", "Place", "write_ranges"]
 
@@ -40,6 +40,9 @@ def write_ranges(
 class NewFiles:
     """Temporary files with headers and sizes of their own, until they are committed or given up.
 
+    Until then nothing is locked but these files: who waits for other ranks, or was forgotten after a failure that it
+    was not told of, keeps nobody from saving to the directory.
+
     Args:
         path: of the file; with ``folder_texts`` of the directory, which is made if it does not exist.
         shards: what each file holds, tensors on ``meta``, and its metadata. One where ``path`` is a file.
@@ -55,31 +58,19 @@ class NewFiles:
         fsync: bool,
     ) -> None:
         self._path = path
-        self._replacement: Replacement | None = None
+        self._folder: _Folder | None = None
         self._fsync = fsync
+        paths: list[PathLike] = [path]
+        if folder_texts is not None:
+            self._folder = _Folder(Path(os.fsdecode(path)), [tensors for tensors, _ in shards], folder_texts, fsync)
+            paths = self._folder.paths(self._folder.replacement())
         with contextlib.ExitStack() as stack:
-            paths: list[PathLike] = [path]
-            if folder_texts is not None:
-                paths = self._begin_folder(
-                    stack, Path(os.fsdecode(path)), [tensors for tensors, _ in shards], folder_texts
-                )
             self._files = [self._make(stack, path, *shard) for path, shard in zip(paths, shards, strict=True)]
             #: By shard.
             self.places: list[Place] = [
                 (operator_filename(path), file.temporary()) for path, file in zip(paths, self._files, strict=True)
             ]
             self._end = stack.pop_all()
-
-    def _begin_folder(
-        self, stack: contextlib.ExitStack, folder: Path, shards: list[dict[str, torch.Tensor]], texts: Mapping[str, str]
-    ) -> list[PathLike]:
-        folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(locked(folder))
-        total_size = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        self._replacement = Replacement(
-            folder, [list(shard) for shard in shards], Index(texts, total_size, self._fsync)
-        )
-        return [folder / file for file in self._replacement.files]
 
     def _make(
         self,
@@ -94,25 +85,54 @@ class NewFiles:
         stack.callback(file.abort)
         return file
 
-    def commit(self) -> list[str]:
-        """Gives the files their names. Returns what to warn of. Raises OSError, with the old files as they were."""
-        with self._end:
-            try:
-                warnings = self._commit_files()
-            except BaseException:
-                if self._replacement is not None:
-                    self._replacement.abort()
-                raise
-            if self._replacement is not None:
-                self._replacement.finish()
-        return list(filter(None, warnings))
+    def finish(self) -> list[str]:
+        """:meth:`commit` with the directory locked."""
+        with contextlib.nullcontext() if self._folder is None else locked(self._folder.path):
+            return self.commit()
 
-    def _commit_files(self) -> list[str]:
-        try:
-            return [file.commit() for file in self._files]
-        except RuntimeError as error:
-            raise translate(error, self._path) from None
+    def commit(self) -> list[str]:
+        """Gives the files their names, for who has their directory locked. Returns what to warn of.
+
+        Raises OSError, with the old files as they were; unless it says that the new file is in place.
+        """
+        with self._end:
+            if self._folder is None:
+                return self._commit_files([self._path])
+            # Other saves may have come in between, and have the names that were free.
+            new = self._folder.replacement()
+            try:
+                warnings = self._commit_files(self._folder.paths(new))
+            except BaseException as error:
+                new.abort(error)
+                raise
+            new.finish()
+        return warnings
+
+    def _commit_files(self, paths: list[PathLike]) -> list[str]:
+        with translated(self._path):
+            said = [file.commit(operator_filename(path)) for file, path in zip(self._files, paths, strict=True)]
+        return list(filter(None, said))
 
     def abort(self) -> None:
         """Removes the temporary files. Nothing where they were committed."""
         self._end.close()
+
+
+class _Folder:
+    """The directory of a checkpoint to be; made if it does not exist."""
+
+    def __init__(
+        self, path: Path, shards: list[dict[str, torch.Tensor]], texts: Mapping[str, str], fsync: bool
+    ) -> None:
+        self.path = path
+        self._shards = [list(shard) for shard in shards]
+        self._index = Index(texts, sum(tensor.nbytes for shard in shards for tensor in shard.values()), fsync)
+        make_folder(path, fsync)
+
+    def replacement(self) -> Replacement:
+        """The files to be, by what is there now."""
+        return Replacement(self.path, self._shards, self._index)
+
+    def paths(self, replacement: Replacement) -> list[PathLike]:
+        """Where they are to be."""
+        return [self.path / file for file in replacement.files]

@@ -104,7 +104,7 @@ def _save(prepare: Callable[[], Content], path: PathLike, fsync: bool, process_g
     try:
         places = together(group, source, "making the file", begin)[0]
         together(group, source, "writing", lambda: _write(content, work, places, path, fsync))
-        said = together(group, source, "finishing the file", lambda: files.commit() if files else [])
+        said = together(group, source, "finishing the file", lambda: files.finish() if files else [])
     finally:
         if files is not None:
             files.abort()
