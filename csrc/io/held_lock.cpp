@@ -22,6 +22,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr const char* kVariable = "TORCH_SAFETENSORS_LOCK_TIMEOUT";
 constexpr double kDefaultLimit = 600;
+constexpr double kLongestLimit = 1e9;  // a number of milliseconds has to hold it
 
 /// Attempts come further apart the longer the wait is, up to this: Ctrl-C is heard after no more.
 constexpr std::chrono::milliseconds kLongestPause{100};
@@ -148,7 +149,7 @@ Patience Patience::from_environment(const std::string& given) {
     throw_os_error(EINVAL, std::string(kVariable) + " must be a number of seconds, not '" + text + "'",
                    given);
   }
-  return {std::chrono::duration<double>(seconds)};
+  return {std::chrono::duration<double>(std::min(seconds, kLongestLimit))};
 }
 
 HeldLock::HeldLock(int descriptor, const std::string& given, const OnWait& on_wait)

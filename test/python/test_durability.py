@@ -31,7 +31,7 @@ CHANGES = ("rename", "link", "unlink", "mkdir")
 
 def tensors_of(value: float) -> dict[str, torch.Tensor]:
     """100 bytes each."""
-    return {f"layer.{i}": torch.full((25,), value + i) for i in range(5)}
+    return {f"layer.{i}": torch.full((25,), float(value + i)) for i in range(5)}
 
 
 def traced(work: Callable[[], Any], **errors: int) -> list[list[str]]:

@@ -49,7 +49,7 @@ class _Save:
     def commit(self) -> list[str]:
         """Makes the new files the checkpoint. Returns what to warn of."""
         with locked(self._folder):
-            said = [warning for file in self._files for warning in file.commit_locked()]
+            said = [warning for file in self._files for warning in file.commit()]
             remove_rank_shards(self._folder, self._shards or (), fsync=self._fsync)
             if self._shards is not None:
                 remove_whole(self._folder, fsync=self._fsync)

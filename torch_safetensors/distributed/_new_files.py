@@ -85,16 +85,16 @@ class NewFiles:
         stack.callback(file.abort)
         return file
 
+    def finish(self) -> list[str]:
+        """:meth:`commit` with the directory locked."""
+        with contextlib.nullcontext() if self._folder is None else locked(self._folder.path):
+            return self.commit()
+
     def commit(self) -> list[str]:
-        """Gives the files their names. Returns what to warn of.
+        """Gives the files their names, for who has their directory locked. Returns what to warn of.
 
         Raises OSError, with the old files as they were; unless it says that the new file is in place.
         """
-        with contextlib.nullcontext() if self._folder is None else locked(self._folder.path):
-            return self.commit_locked()
-
-    def commit_locked(self) -> list[str]:
-        """The same for who has the directory locked."""
         with self._end:
             if self._folder is None:
                 return self._commit_files([self._path])

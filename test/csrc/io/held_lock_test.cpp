@@ -168,6 +168,8 @@ TEST_F(HeldLockTest, IsWaitedForAsLongAsTheVariableSays) {
   EXPECT_EQ(Patience::from_environment(path_).limit, Seconds(600));
   ::setenv(kVariable, "1.5", 1);
   EXPECT_EQ(Patience::from_environment(path_).limit, Seconds(1.5));
+  ::setenv(kVariable, "1e300", 1);
+  EXPECT_EQ(Patience::from_environment(path_).limit, Seconds(1e9));
   for (const char* const wrong : {"", "-1", "1s", "nan", "inf", "never"}) {
     ::setenv(kVariable, wrong, 1);
     expect_os_error(

@@ -148,7 +148,7 @@ TEST_F(PiecewiseLoadTest, IsNotTakenWhenATensorDidNotReachItsDevice) {
   PiecewiseLoad load(header(), {{"b", "a"}}, {fake::kDevice}, false, 5000, 0);
   fake::fail_copy(1);
   EXPECT_ANY_THROW(fill(load));
-  EXPECT_ANY_THROW(fill(load));
+  fill(load);  // the rest, if there is any
   expect_error<c10::Error>("not filled yet, or taken before", [&] { load.take(); });
   fake::reset();
 }
