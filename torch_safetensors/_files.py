@@ -71,24 +71,26 @@ def load_file(
             is read from its position to its end.
         device: where the tensors shall be; everything ``torch.device`` takes. ``"meta"`` reads the header alone. Or a
             mapping from prefixes of names to devices: ``{"encoder": "cuda:0", "": "cpu"}``, of which the longest
-            counts, in whole parts of names.
+            counts, in whole parts of names. A prefix that no tensor has is an error.
         backend: ``"mmap"``: lazy, as private copy-on-write pages; do not truncate the file while tensors live.
             ``"pread"``: read at once, by several threads, into memory of their own; immune to later changes of the
             file. ``"auto"``: mmap on local file systems, pread on network and FUSE ones. For devices other than the
-            CPU the file is always read.
-        threads: so many threads read for another device; by default ``$TORCH_SAFETENSORS_THREADS``, or 8, or as many
-            as there are cores. From URLs and regular files that are open, 8 by default; what can only be read from
-            its beginning to its end is read by one.
+            CPU the file is always read. URLs and file objects take "auto" and "pread".
+        threads: number of threads that read, for another device or with ``backend="pread"``; by default
+            ``$TORCH_SAFETENSORS_THREADS``, or the number of cores, at most 8. From URLs and open regular files, 8 by
+            default. A source that can only be read from its beginning to its end is read by one thread. Mapping a file
+            needs no threads.
         ring_size: bytes of host memory, pinned where the device can, through which tensors travel to it; by default
-            ``$TORCH_SAFETENSORS_RING_SIZE``, or 64 MiB.
+            ``$TORCH_SAFETENSORS_RING_SIZE``, or 64 MiB. It has no effect on the CPU. URLs and file objects refuse it.
         verify: compare the data with the checksums that the file was saved with (``save_file(..., checksum=True)``),
             before it returns. Reads all of it; what goes to another device is read twice.
         names: the names, or glob patterns (``"encoder.*"``), of those to load.
         dtype: what floating-point tensors shall be converted to, one by one as they are read: never are all there in
-            both dtypes. Others are loaded as they are.
+            both dtypes. Others are loaded as they are. One warning reports finite values that become infinite.
         rename: a mapping from names in the file to others, or a function that gives the new name, as
-            ``lambda name: name.removeprefix("_orig_mod.")``.
-        storage_options: for fsspec's file system, with a URL: credentials, ``headers``, and so on.
+            ``lambda name: name.removeprefix("_orig_mod.")``. A name in the mapping that no tensor has is an error.
+        storage_options: for fsspec's file system, with a URL: credentials, ``headers``, and so on. An error without
+            a URL.
         progress: True shows a bar on stderr with tqdm where it takes over a second. A function is called with the bytes
             done and those of all tensors that are read, twice those with ``verify``: first with 0, last with all, on
             this thread (from URLs and file objects: on the one that reads, one at a time). What it raises stops the
@@ -108,7 +110,9 @@ def load_file(
         SafetensorError: a file is malformed; files and index differ (the error lists how); one of ``names`` is not
             there; or with ``verify`` a tensor is damaged, or there are no checksums.
         ValueError: an unknown backend, a NUL in the name, numbers that are not positive; a ``dtype`` that is not
-            floating-point or that torch cannot convert to; two tensors renamed alike; a tensor without device.
+            floating-point or that torch cannot convert to; two tensors renamed alike; a tensor without device; an
+            entry of ``rename`` or ``device`` for no tensor; an option that has no effect on such a source.
+        TypeError: an option of another type.
 
     In a compiled or exported graph the names, dtypes and shapes become constants, and running the graph on a file that
     differs in them raises.

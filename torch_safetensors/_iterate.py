@@ -49,7 +49,8 @@ def iter_tensors(
 
     Returns:
         An iterator over names and tensors, in the order in which they have been read, device by device. What it hands
-        out is the caller's alone. Its threads end when it ends, is closed or dropped.
+        out is the caller's alone. Its threads end when it ends, is closed or dropped. It then warns if ``dtype`` has
+        turned finite values into infinite ones.
 
     Raises:
         OSError: also when iterated: what the operating system reports.

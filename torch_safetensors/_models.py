@@ -51,7 +51,7 @@ def load_model(
     """Loads a checkpoint into a model's parameters and persistent buffers.
 
     Names and shapes are checked before anything is written: a model that is refused is unchanged. Other dtypes are
-    converted as ``copy_`` does. The bytes are read straight into the model's memory where it can hold them; where a
+    converted as ``copy_`` does; one warning reports finite values that become infinite. The bytes are read straight into the model's memory where it can hold them; where a
     module overrides loading or has hooks, ``load_state_dict`` does the work.
 
     Args:
@@ -133,7 +133,7 @@ def save_model(
         progress: see :func:`save_file`.
 
     Raises:
-        ValueError: extra state that is not a tensor, and what :func:`save_file` refuses.
+        ValueError: extra state that is neither None, which is left out, nor a tensor; what :func:`save_file` refuses.
         OSError: what the operating system reports.
     """
     check_flags(force_contiguous=force_contiguous, fsync=fsync, checksum=checksum)

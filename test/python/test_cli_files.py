@@ -129,6 +129,16 @@ def test_rename_renames_ties(cli: Cli, path: Path, target: Path) -> None:
     assert metadata(target) == {"format": "pt", "tied": "a.weight"}
 
 
+def test_a_name_that_is_a_tie_of_the_file_is_one_to_rename(cli: Cli, path: Path, target: Path) -> None:
+    assert cli("rename", path, target, "--map", "model.tied=t", "--map", "model.a.bias=b").status == 0
+    assert metadata(target) == {"format": "pt", "t": "model.a.weight"}
+
+
+def test_each_step_sees_what_those_before_it_have_made(cli: Cli, path: Path, target: Path) -> None:
+    assert cli("rename", path, target, "--map", "model.a.bias=b", "--map", "b=c").status == 0
+    assert "c" in load_file(target)
+
+
 def test_rename_without_writing(cli: Cli, path: Path, target: Path) -> None:
     lines = lines_of(cli("rename", path, target, "--map", "model.a.bias=b", "--dry-run"))
     assert [line.split() for line in lines] == [["old", "new"], ["model.a.bias", "b"]]
@@ -139,7 +149,12 @@ def test_rename_without_writing(cli: Cli, path: Path, target: Path) -> None:
     ("options", "message"),
     [
         ([], "nothing to rename: pass --map, --strip-prefix, --add-prefix or --regex"),
-        (["--strip-prefix", "x."], "{path}: no name would change"),
+        (["--strip-prefix", "x."], "{path}: no tensor has a name that would change by --strip-prefix 'x.'"),
+        (
+            ["--map", "model.a.bias=b", "--map", "typo=x", "--regex", "s/typo/x/"],
+            "{path}: no tensor has a name that would change by --map 'typo=x', --regex 's/typo/x/'",
+        ),
+        (["--add-prefix", "x.", "--strip-prefix", "x."], "{path}: no name would change"),
         (
             ["--regex", "s/.*weight/w/"],
             "{path}: 'model.a.weight' and 'model.b.weight' would both be named 'w'",

@@ -171,7 +171,7 @@ def test_a_writer_with_threads_is_told_of_one_at_a_time(path: Path) -> None:
 # --- who is told ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [None, torch.float16])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("verify", [False, True])
 def test_a_load_of_some_tensors(path: Path, dtype: torch.dtype | None, verify: bool) -> None:
     save_file(TENSORS, path, checksum=True)

@@ -438,3 +438,52 @@ def test_random_models_come_back(tmp_path: Path) -> None:
                 tensor.zero_()
         assert ts.load_model(other, tmp_path / "m") == ([], []), seed
         assert same_values(model, other), seed
+
+
+class Stateful(torch.nn.Module):
+    """With extra state that says nothing until it has been used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+        self.state: object = None
+
+    def get_extra_state(self) -> object:
+        return self.state
+
+    def set_extra_state(self, state: object) -> None:
+        self.state = state
+
+
+def test_extra_state_of_none_is_left_out_and_not_missed(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(Stateful(), Stateful())
+    assert model.state_dict()["0._extra_state"] is None
+    saves = {
+        "file": lambda path: ts.save_model(model, path),
+        "shards": lambda path: ts.save_sharded(model, path, max_shard_size=8),
+    }
+    for name, save in saves.items():
+        save(tmp_path / name)
+        assert sorted(ts.load_file(tmp_path / name)) == ["0.weight", "1.weight"]
+        other = torch.nn.Sequential(Stateful(), Stateful())
+        with torch.no_grad():
+            other[0].weight.zero_()
+        assert ts.load_model(other, tmp_path / name) == ([], [])
+        assert torch.equal(other[0].weight, model[0].weight)
+        assert ts.load_model(other, tmp_path / name, assign=True) == ([], [])
+
+
+def test_extra_state_that_would_be_lost_is_refused_and_missed(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(Stateful(), Stateful())
+    ts.save_model(model, tmp_path / "x")
+    model[1].state = {"step": 3}
+    with pytest.raises(ValueError, match=r"'1\._extra_state' is extra state of type dict"):
+        ts.save_model(model, tmp_path / "y")
+    with pytest.raises(ts.SafetensorError, match=r'Missing key\(s\) in state_dict: "1\._extra_state"$'):
+        ts.load_model(model, tmp_path / "x")
+    assert ts.load_model(model, tmp_path / "x", strict=False) == (["1._extra_state"], [])
+    model[1].state = torch.tensor(3)
+    ts.save_model(model, tmp_path / "y")
+    other = torch.nn.Sequential(Stateful(), Stateful())
+    ts.load_model(other, tmp_path / "y")
+    assert other[1].state == 3

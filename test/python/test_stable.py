@@ -336,3 +336,40 @@ def _message(what: str, there: str, *, other: bool = False) -> str:
 def test_the_build_for_this_torch_is_preferred() -> None:
     assert not _library.uses_stable_abi
     assert Path(torch_safetensors.library_path()).parent.name == f"torch{RELEASE.replace('.', '_')}"
+
+
+def test_options_that_nothing_has_are_refused_in_pythons_words(stable_package: Path, tmp_path: Path) -> None:
+    """Whatever their value; those that need the build may have the value that asks for nothing."""
+    save_file({"w": torch.ones(2)}, tmp_path / "x")
+    code = """
+import torch, torch_safetensors as ts
+path, tensors = sys.argv[1], {"w": torch.ones(2)}
+calls = {
+    "load_file": lambda **o: ts.load_file(path, **o), "load": lambda **o: ts.load(open(path, "rb").read(), **o),
+    "load_tensor": lambda **o: ts.load_tensor(path, "w", **o), "save": lambda **o: ts.save(tensors, **o),
+    "save_file": lambda **o: ts.save_file(tensors, path + "2", **o),
+}
+for name, call in calls.items():
+    for value in None, False, 1:
+        try:
+            call(typo=value)
+        except TypeError as error:
+            assert str(error) == f"{name}() got an unexpected keyword argument 'typo'", error
+        else:
+            raise AssertionError(name)
+for options in {"threads": None, "progress": False, "verify": False}, {"names": None, "dtype": None}:
+    assert list(ts.load_file(path, **options)) == ["w"]
+for call, option in (ts.load_file, "threads"), (ts.load_file, "names"), (ts.load_tensor, "verify"):
+    try:
+        call(path, *(["w"] if call is ts.load_tensor else []), **{option: True})
+    except NotImplementedError as error:
+        assert str(error).startswith(f"{call.__name__}({option}=...) needs a build"), error
+    else:
+        raise AssertionError(option)
+try:
+    ts.load(b"", copy=False)
+except NotImplementedError as error:
+    print(error)
+"""
+    printed = run(code, tmp_path / "x", site=stable_package)
+    assert printed == f"{_message('load(copy=False)', 'those for 2.99', other=True)}\n"

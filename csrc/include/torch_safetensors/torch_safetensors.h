@@ -137,7 +137,8 @@ struct LoadModelResult {
 
 /// Reads a file into the parameters and buffers of a model, in place. Names and shapes are checked before
 /// anything is written: a model that is refused (SafetensorError) is unchanged. `strict` false forgives
-/// names, never shapes. Other dtypes are converted as `copy_` does. Tensors that share storage need one of
+/// names, never shapes. Other dtypes are converted as `copy_` does; finite values that become infinite cause
+/// one warning (TORCH_WARN). Tensors that share storage need one of
 /// their names in the file.
 TORCH_SAFETENSORS_API LoadModelResult load_model(torch::jit::Module& model, const std::string& filename,
                                                  bool strict = true, std::string_view backend = "auto",

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
+#include <fstream>
 #include <mutex>
 #include <random>
 #include <stdexcept>
@@ -35,6 +36,15 @@ std::string read_consecutive(const File& file, const std::vector<size_t>& sizes)
     offset += size;
   }
   read_ranges(file, ranges);
+  return bytes;
+}
+
+/// As the system counts them.
+uint64_t bytes_read_by_this_thread() {
+  std::ifstream counts("/proc/thread-self/io");
+  std::string name;
+  uint64_t bytes = 0;
+  counts >> name >> bytes;
   return bytes;
 }
 
@@ -75,6 +85,21 @@ TEST_F(ReadRanges, ReadsAHundredThousandTinyRanges) {
   const File file = make(100'000 * 60);  // above the limit for threads
   EXPECT_TRUE(read_consecutive(file, std::vector<size_t>(100'000, 60)) == contents_);
   EXPECT_TRUE(read_consecutive(file, std::vector<size_t>(100'000, 16)) == contents_.substr(0, 1'600'000));
+}
+
+TEST_F(ReadRanges, ReadsWithAsManyThreadsAsAsked) {
+  constexpr size_t kMiB = 1 << 20;
+  const File file = make(24 * kMiB);
+  for (const size_t threads : {1, 2, 5}) {
+    std::string bytes(24 * kMiB, '\0');
+    const ReadRange range{0, writable(bytes)};
+    const uint64_t before = bytes_read_by_this_thread();
+    read_ranges(file, {&range, 1}, nullptr, threads);
+    if (threads == 1) {  // of several, nobody knows which reads what
+      EXPECT_GE(bytes_read_by_this_thread() - before, 24 * kMiB);
+    }
+    EXPECT_TRUE(bytes == contents_) << threads;
+  }
 }
 
 TEST_F(ReadRanges, ReadsInAnyOrderWithGapsAndOverlaps) {

@@ -46,7 +46,7 @@ TEST(Overflows, AreWhatTheConversionMakesOfEveryNumber) {
 }
 
 TEST(Overflows, BeginWhereFloatsDoNotRoundToTheLargestNumberAnyMore) {
-  for (const auto [to, bound] : std::vector<std::pair<c10::ScalarType, float>>{
+  for (const auto& [to, bound] : std::vector<std::pair<c10::ScalarType, float>>{
            {at::kHalf, 65520.F},
            {at::kBFloat16, 0x1.ffp127F},
            {at::kFloat8_e5m2, 61440.F},

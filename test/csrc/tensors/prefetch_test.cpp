@@ -4,6 +4,7 @@
 #include <c10/core/StreamGuard.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <random>
 #include <thread>
 
@@ -179,6 +180,22 @@ TEST_P(PrefetchTest, LoadsRows) {
   Prefetch loader(file, {"t10", "t20"}, {5, 7}, {1005, 7}, GetParam(), 2, std::nullopt, kRing);
   EXPECT_TRUE(at::equal(loader.take("t10", kLong)->to(at::kCPU), tensors_.at("t10").slice(0, 5, 1005)));
   EXPECT_EQ(loader.take("t20", kLong)->numel(), 0);
+}
+
+TEST_P(PrefetchTest, TakesTheNumberOfThreadsFromTheEnvironment) {
+  const auto make = [&] {
+    auto file = c10::make_intrusive<SafeOpen>(path_, at::kCPU, "auto");
+    const auto names = file->keys();
+    const std::vector<int64_t> whole(names.size(), -1);
+    return c10::make_intrusive<Prefetch>(std::move(file), names, whole, whole, GetParam(), std::nullopt,
+                                         std::nullopt, kRing);
+  };
+  EXPECT_EQ(take_rest(*make()), 120);
+  ::setenv("TORCH_SAFETENSORS_THREADS", "0", 1);
+  expect_error<c10::ValueError>("TORCH_SAFETENSORS_THREADS: expected a number from 1, not '0'", make);
+  ::setenv("TORCH_SAFETENSORS_THREADS", "2", 1);
+  EXPECT_EQ(take_rest(*make()), 120);
+  ::unsetenv("TORCH_SAFETENSORS_THREADS");
 }
 
 TEST_P(PrefetchTest, RefusesWhatItCannotLoad) {

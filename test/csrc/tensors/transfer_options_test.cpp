@@ -42,6 +42,15 @@ TEST_F(TransferOptionsTest, TakesTheEnvironmentBeforeDefaultsAndKeywordsBeforeBo
   EXPECT_EQ(transfer_settings(at::kCUDA, {}).shared_below, 0);
 }
 
+TEST_F(TransferOptionsTest, KnowsWhetherSomebodyAskedForThreads) {
+  EXPECT_EQ(asked_threads({}), std::nullopt);
+  EXPECT_EQ(reader_threads(std::nullopt, 8), 8);
+  ::setenv("TORCH_SAFETENSORS_THREADS", "3", 1);
+  EXPECT_EQ(asked_threads({}), 3);
+  EXPECT_EQ(asked_threads({.threads = 2}), 2);
+  EXPECT_EQ(reader_threads(std::nullopt, 8), 3);
+}
+
 TEST_F(TransferOptionsTest, SharesMemoryOnlyWhereItIsPlain) {
   EXPECT_GT(transfer_settings(at::kCUDA, {}).shared_below, 0);
   EXPECT_EQ(transfer_settings(at::kMPS, {}).shared_below, 0);
