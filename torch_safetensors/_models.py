@@ -51,8 +51,9 @@ def load_model(
     """Loads a checkpoint into a model's parameters and persistent buffers.
 
     Names and shapes are checked before anything is written: a model that is refused is unchanged. Other dtypes are
-    converted as ``copy_`` does; one warning reports finite values that become infinite. The bytes are read straight into the model's memory where it can hold them; where a
-    module overrides loading or has hooks, ``load_state_dict`` does the work.
+    converted as ``copy_`` does; one warning reports finite values that become infinite. The bytes are read straight
+    into the model's memory where it can hold them; where a module overrides loading or has hooks, ``load_state_dict``
+    does the work.
 
     Args:
         model: any module, scripted and compiled ones too.

@@ -114,6 +114,7 @@ def _save_together(prepare: Callable[[], Content], path: PathLike, fsync: bool, 
         places = together(group, source, "making the file", begin)[0]
         together(group, source, "writing", lambda: _write(content, work, places, path, fsync))
         said = together(group, source, "finishing the file", lambda: files.finish() if files else [])
+        return said[group.rank()]
     finally:
         if files is not None:
             files.abort()
