@@ -65,7 +65,7 @@ def check_alignment(alignment: object) -> None:
     """
     if not isinstance(alignment, int):
         raise TypeError(f"alignment: expected int, not {type(alignment).__name__}")
-    if isinstance(alignment, bool) or alignment not in _ALIGNMENTS:
+    if alignment not in _ALIGNMENTS:
         raise ValueError(f"alignment must be 0 or a power of two from 8 to 4096, not {int(alignment)}")
 
 
