@@ -39,7 +39,7 @@ classes = torch.classes.safetensors
 
 
 def freed(*shape: int, nbytes: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    tensor = torch.ones(*shape, dtype=dtype)
+    tensor = torch.ones(shape, dtype=dtype)
     tensor.untyped_storage().resize_(nbytes)
     return tensor
 
@@ -138,7 +138,9 @@ def test_loads_from_random_buffers() -> None:
 def test_a_save_names_the_tensor_and_both_sizes(way: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="^tensor 't' " + needs(16, 0, [4], [1])):
         SAVES[way](freed(4), tmp_path / "x")
-    part = freed(1000, nbytes=8)[10:20].view(2, 5)
+    base = torch.ones(1000)
+    part = base[10:20].view(2, 5)
+    base.untyped_storage().resize_(8)
     with pytest.raises(ValueError, match="^tensor 't' " + needs(80, 8, [2, 5], [5, 1], offset=10)):
         SAVES[way](part, tmp_path / "y")
 
@@ -237,6 +239,18 @@ def test_data_that_was_freed() -> None:
             load(data, copy=copy)
 
 
+def test_data_that_is_negated_lazily() -> None:
+    """Not by torch, before anybody has looked at its memory."""
+    data = torch.frombuffer(bytearray(save({"t": torch.ones(2)})), dtype=torch.uint8).clone()
+    lazy = torch._neg_view(-data)
+    assert torch.equal(load(lazy)["t"], torch.ones(2))
+    with pytest.raises(ValueError, match="copy=False needs contiguous data"):
+        load(lazy, copy=False)
+    lazy.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match="^data needs "):
+        load(lazy)
+
+
 def test_data_that_is_aliased_cannot_be_freed() -> None:
     """As a bytearray cannot be resized while it is."""
     data = torch.frombuffer(bytearray(save({"t": torch.ones(2)})), dtype=torch.uint8).clone()
@@ -285,7 +299,7 @@ def test_a_package_of_a_program_that_was_freed(tmp_path: Path) -> None:
     program = torch.export.export(model, (torch.ones(1, 2),))
     model.weight.untyped_storage().resize_(0)
     with pytest.raises(ValueError, match="^tensor 'weight' " + needs(24, 0, [3, 2], [2, 1])):
-        aoti.package(program, tmp_path / "p.pt2", tmp_path / "w.safetensors")
+        aoti.package(program, tmp_path / "p.pt2", weights=tmp_path / "w.safetensors")
     assert listing(tmp_path) == []
 
 
