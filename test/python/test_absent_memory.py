@@ -247,7 +247,7 @@ def test_data_that_is_negated_lazily() -> None:
     with pytest.raises(ValueError, match="copy=False needs contiguous data"):
         load(lazy, copy=False)
     lazy.untyped_storage().resize_(0)
-    with pytest.raises(ValueError, match="^data needs "):
+    with pytest.raises(ValueError, match=r"^data needs "):
         load(lazy)
 
 
