@@ -44,13 +44,17 @@ bool is_registered_already() {
   return true;
 }
 
-/// Registered for every backend, and invisible to autograd: no operator has a derivative.
+/// Registered for every backend, and invisible to autograd: no operator has a derivative. Lazy conjugate and
+/// negative views arrive as they are: torch would copy them first, also those whose memory is not there.
 template <typename Kernel>
 void define(torch::Library& library, c10::FunctionSchema schema, Kernel kernel) {
   const std::string name = schema.name();
   library.def(std::move(schema));
   library.impl(name.c_str(), c10::DispatchKey::CompositeExplicitAutograd, kernel);
-  library.impl(name.c_str(), c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());
+  for (const auto key :
+       {c10::DispatchKey::Autograd, c10::DispatchKey::Conjugate, c10::DispatchKey::Negative}) {
+    library.impl(name.c_str(), key, torch::CppFunction::makeFallthrough());
+  }
 }
 
 /// Of operators that graphs hold, an integer that may be left out is `int?`: of an `int` with a default,
@@ -196,10 +200,11 @@ TORCH_LIBRARY_FRAGMENT(safetensors, m) {
   m.def(touches_files("_is_uninitialized(Tensor[][] tensor) -> bool"));
   define(m, torch::schema("_memory_faults(Tensor[][] tensors) -> str[]"), TORCH_FN(tensors::memory_faults));
   // What a model was checked against is what has to be loaded: of one handle.
-  define(m,
-         touches_files("_load_model(__torch__.torch.classes.safetensors.SafeOpen file, str class_name, "
-                       "Dict(str, Tensor) tensors, str[] may_be_missing, bool strict) -> (str[], str[], str)"),
-         TORCH_FN(modules::load_model_dict));
+  define(
+      m,
+      touches_files("_load_model(__torch__.torch.classes.safetensors.SafeOpen file, str class_name, "
+                    "Dict(str, Tensor) tensors, str[] may_be_missing, bool strict) -> (str[], str[], str)"),
+      TORCH_FN(modules::load_model_dict));
   define(m,
          touches_files("_check_model(__torch__.torch.classes.safetensors.SafeOpen file, str class_name, "
                        "Dict(str, Tensor) tensors, str[] may_be_missing, bool strict) -> (str[], str[])"),

@@ -3,7 +3,6 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <array>
 #include <stdexcept>
 #include <tuple>
 
@@ -60,13 +59,6 @@ void check_layout(const std::string& name, const Tensor& tensor) {
   }
 }
 
-/// `aten::resolve_conj` or `aten::resolve_neg`: the tensor itself unless it is lazy.
-Tensor resolved(const char* op, const Tensor& tensor) {
-  std::array<StableIValue, 1> stack{torch::stable::detail::from(tensor)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
-}
-
 /// Where a tensor lies.
 struct Area {
   std::tuple<DeviceType, int32_t> device;
@@ -104,7 +96,7 @@ void make_savable(const std::vector<std::string>& names, std::vector<Tensor>& te
     check_layout(names[i], tensor);
     check_dtype(names[i], tensor);
     check_memory(tensor, "tensor " + format::in_quotes(names[i]));
-    tensor = resolved("aten::resolve_neg", resolved("aten::resolve_conj", tensor));
+    tensor = resolved(tensor);
     if (!tensor.is_contiguous()) {
       refuse(
           names[i],

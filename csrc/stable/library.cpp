@@ -169,19 +169,32 @@ extern "C" TORCH_SAFETENSORS_API void torch_safetensors_define_operators() {
   }
 }
 
+namespace {
+
+void register_those_that_take_tensors(torch::stable::detail::StableLibrary& library) {
+  library.impl("save_tensors", &boxed_save_tensors);
+  library.impl("load_into", &boxed_load_into);
+  library.impl("_load_bytes", &boxed_load_bytes);
+  library.impl("_save_bytes", &boxed_save_bytes);
+}
+
+}  // namespace
+
+// Lazy conjugate and negative views arrive as they are: torch would copy them first, also those whose memory
+// is not there.
+STABLE_TORCH_LIBRARY_IMPL(safetensors, Conjugate, m) { register_those_that_take_tensors(m); }
+STABLE_TORCH_LIBRARY_IMPL(safetensors, Negative, m) { register_those_that_take_tensors(m); }
+
 STABLE_TORCH_LIBRARY_IMPL(safetensors, CompositeExplicitAutograd, m) {
+  register_those_that_take_tensors(m);
   m.impl("load_tensor", &boxed_load_tensor);
   m.impl("load_tensors", &boxed_load_tensors);
-  m.impl("save_tensors", &boxed_save_tensors);
-  m.impl("load_into", &boxed_load_into);
   m.impl("prefetch", &boxed_prefetch);
   m.impl("keys", &boxed_keys);
   m.impl("_version", &boxed_version);
   m.impl("_signatures", &boxed_signatures);
   m.impl("_signatures_of", &boxed_signatures_of);
   m.impl("_load_all", &boxed_load_all);
-  m.impl("_load_bytes", &boxed_load_bytes);
-  m.impl("_save_bytes", &boxed_save_bytes);
 }
 
 }  // namespace torch_safetensors::stable

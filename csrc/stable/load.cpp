@@ -167,8 +167,8 @@ std::pair<Texts, std::vector<Tensor>> load_bytes(const Tensor& data, Device devi
     throw std::invalid_argument("data has no memory of its own (it is sparse or on the meta device)");
   }
   check_memory(data, "data");
-  const Tensor buffer =
-      torch::stable::contiguous(torch::stable::to(data, Device(torch::headeronly::DeviceType::CPU)));
+  const Tensor buffer = torch::stable::contiguous(
+      torch::stable::to(resolved(data), Device(torch::headeronly::DeviceType::CPU)));
   const std::string_view text(static_cast<const char*>(buffer.const_data_ptr()), buffer.numel());
   uint64_t data_begin = 0;
   const format::Header header = parse_header(kBytes, text, text.size(), data_begin);

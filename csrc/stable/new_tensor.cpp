@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <new>
 #include <stdexcept>
@@ -33,6 +34,12 @@ bool contiguous_strides(const std::vector<int64_t>& sizes, std::vector<int64_t>&
     }
   }
   return true;
+}
+
+Tensor call(const char* op, const Tensor& tensor) {
+  std::array<StableIValue, 1> stack{torch::stable::detail::from(tensor)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
 }  // namespace
@@ -97,6 +104,10 @@ void check_memory(const Tensor& tensor, const std::string& label) {
   if (const auto fault = shared::memory_fault(layout, {static_cast<uint64_t>(nbytes), has_data})) {
     throw std::invalid_argument(label + " " + *fault);
   }
+}
+
+Tensor resolved(const Tensor& tensor) {
+  return call("aten::resolve_neg", call("aten::resolve_conj", tensor));
 }
 
 bool is_aligned(const std::byte* data, const TensorType& type) {

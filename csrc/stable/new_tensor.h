@@ -47,6 +47,9 @@ Tensor new_tensor(const TensorType& type, std::byte*& data);
 /// (shared/extent.h). Before anything reads or writes it: torch does not look.
 void check_memory(const Tensor& tensor, const std::string& label);
 
+/// The tensor itself, or a copy of a lazy conjugate or negative view.
+Tensor resolved(const Tensor& tensor);
+
 /// True where `data` may be accessed as elements of the type.
 bool is_aligned(const std::byte* data, const TensorType& type);
 

@@ -49,6 +49,12 @@ void DeviceReader::add(const at::Tensor& tensor) {
   }
 }
 
+void DeviceReader::follow_current() {
+  if (lane_) {
+    lane_->follow_current();
+  }
+}
+
 void DeviceReader::flush() {
   if (current_) {
     seal();

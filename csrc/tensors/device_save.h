@@ -30,6 +30,11 @@ class DeviceReader {
   /// (c10) for a tensor whose memory is not there (byte_range.h).
   void add(const at::Tensor& tensor);
 
+  /// Before a tensor is added whose values are still being made: what is added from here on is read behind
+  /// the work that the calling thread's current stream was given so far. Otherwise that holds for the work
+  /// before the first tensor of a device alone.
+  void follow_current();
+
   /// Emits what was added and not emitted yet.
   void flush();
 
@@ -72,6 +77,9 @@ class TensorReader {
 
   /// The next tensor, as for `DeviceReader::add`.
   void add(const at::Tensor& tensor);
+
+  /// As for DeviceReader.
+  void follow_current() { others_.follow_current(); }
 
   /// Emits what was added and not emitted yet.
   void flush() { others_.flush(); }

@@ -8,6 +8,7 @@
 #include "tensors/checkpoint.h"
 #include "tensors/checksums.h"
 #include "tensors/device_load.h"
+#include "tensors/device_save.h"
 #include "tensors/source.h"
 #include "tensors/with_checkpoint.h"
 
@@ -60,9 +61,10 @@ void check_buffer(const at::Tensor& data, at::Device device, bool copy) {
       has_memory(data),
       "data has no memory of its own (it is sparse, a FakeTensor, or a subclass that wraps others)");
   check_memory(data, "data");
-  TORCH_CHECK_VALUE(copy || (data.is_contiguous() && data.is_cpu() && (device.is_cpu() || device.is_meta())),
-                    "copy=False needs contiguous data and tensors on the CPU, not data on ", data.device(),
-                    " and tensors on ", device);
+  TORCH_CHECK_VALUE(
+      copy || (data.is_contiguous() && lies_here(data) && (device.is_cpu() || device.is_meta())),
+      "copy=False needs contiguous data and tensors on the CPU, not data on ", data.device(),
+      " and tensors on ", device);
 }
 
 }  // namespace
@@ -88,7 +90,7 @@ Loaded load_all(const std::string& filename, at::Device device, std::string_view
 
 Loaded load_all(const at::Tensor& data, at::Device device, bool copy, bool verify) {
   check_buffer(data, device, copy);
-  const at::Tensor buffer = data.cpu().contiguous();
+  const at::Tensor buffer = data.resolve_neg().cpu().contiguous();
   const std::span<const std::byte> bytes = readable_bytes(buffer);
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   const uint64_t header_size = parse_header_size_of(kBytes, text, text.size());

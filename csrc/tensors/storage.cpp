@@ -19,7 +19,8 @@ void check_bytes(const at::Tensor& tensor) {
   if (tensor.numel() == 0) {
     return;  // no bytes, on any device
   }
-  TORCH_CHECK_VALUE(has_memory(tensor) && tensor.is_cpu() && tensor.is_contiguous(),
+  const bool is_lazy = tensor.is_conj() || tensor.is_neg();
+  TORCH_CHECK_VALUE(has_memory(tensor) && tensor.is_cpu() && tensor.is_contiguous() && !is_lazy,
                     "expected a contiguous tensor on the CPU with memory of its own");
   check_memory(tensor, "a tensor");
 }

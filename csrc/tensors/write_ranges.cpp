@@ -53,7 +53,11 @@ void write_ranges(const std::string& temporary, const std::string& filename, std
     done[i] += piece.size();
   });
   for (const Box& box : boxes) {
-    reader.add(packed(box.part).tensor);
+    const at::Tensor dense = packed(box.part).tensor;
+    if (!dense.is_alias_of(box.part.tensor)) {
+      reader.follow_current();  // it is a copy, which may not be finished
+    }
+    reader.add(dense);
   }
   reader.flush();
   file.finish(fsync);

@@ -47,6 +47,8 @@ def random_views(seed: int, count: int) -> Iterator[View]:
         tensor = base.as_strided(shape, strides, offset)
         if dtype is torch.complex64 and chance.random() < 0.3:
             tensor = tensor.conj()
+        if dtype not in (torch.uint8, torch.bool) and chance.random() < 0.2:
+            tensor = torch._neg_view(tensor)
         storage = base.untyped_storage()
         nbytes = storage.nbytes()
         kind = chance.random()
@@ -54,7 +56,7 @@ def random_views(seed: int, count: int) -> Iterator[View]:
             nbytes = 0
         elif kind < 0.6:
             nbytes = chance.randrange(nbytes + 1)
-        values = tensor.resolve_conj().clone(memory_format=torch.contiguous_format)
+        values = tensor.resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
         is_there = end * dtype.itemsize <= nbytes
         storage.resize_(nbytes)
         yield View(tensor, is_there, values if is_there else None)
@@ -94,7 +96,9 @@ def _check(error: Exception | None, tensor: torch.Tensor, *, is_there: bool) -> 
     """Whether something happened, as it should; what has another form than a way takes may be refused."""
     text = str(error)
     if is_there:
-        is_allowed = "is not contiguous" in text or "refers to a single memory location" in text
+        # The stable ABI does not tell what torch's copy_ said of elements that are one in memory.
+        allowed = ("is not contiguous", "refers to a single memory location", '"aten::copy_"')
+        is_allowed = any(words in text for words in allowed)
         assert error is None or is_allowed, repr(error)
         return error is None
     assert type(error) is ValueError, repr(error)

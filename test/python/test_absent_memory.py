@@ -138,9 +138,9 @@ def test_loads_from_random_buffers() -> None:
 def test_a_save_names_the_tensor_and_both_sizes(way: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="^tensor 't' " + needs(16, 0, [4], [1])):
         SAVES[way](freed(4), tmp_path / "x")
-    whole = torch.ones(1000)
-    part = whole[10:20].view(2, 5)
-    whole.untyped_storage().resize_(8)
+    base = torch.ones(1000)
+    part = base[10:20].view(2, 5)
+    base.untyped_storage().resize_(8)
     with pytest.raises(ValueError, match="^tensor 't' " + needs(80, 8, [2, 5], [5, 1], offset=10)):
         SAVES[way](part, tmp_path / "y")
 
@@ -237,6 +237,18 @@ def test_data_that_was_freed() -> None:
     for copy in (True, False):
         with pytest.raises(ValueError, match="^data " + needs(size, 0, [size], [1])):
             load(data, copy=copy)
+
+
+def test_data_that_is_negated_lazily() -> None:
+    """Not by torch, before anybody has looked at its memory."""
+    data = torch.frombuffer(bytearray(save({"t": torch.ones(2)})), dtype=torch.uint8).clone()
+    lazy = torch._neg_view(-data)
+    assert torch.equal(load(lazy)["t"], torch.ones(2))
+    with pytest.raises(ValueError, match="copy=False needs contiguous data"):
+        load(lazy, copy=False)
+    lazy.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=r"^data needs "):
+        load(lazy)
 
 
 def test_data_that_is_aliased_cannot_be_freed() -> None:

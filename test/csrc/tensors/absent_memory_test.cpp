@@ -320,9 +320,10 @@ TEST(AbsentMemory, OfATieThatWouldBeDropped) {
 /// Checks alone need no memory: it will be replaced.
 TEST(AbsentMemory, OfAModelWhoseTensorsAreReplaced) {
   const at::Tensor freed = at::zeros({3});
+  const at::Tensor head = freed.slice(0, 0, 2);
   at::native::resize_bytes_cpu(freed.storage().unsafeGetStorageImpl(), 0);
-  const modules::Model model{"Model", {{"t", freed}, {"u", freed.slice(0, 0, 2)}}};
-  const LoadModelResult names = modules::check_model(model, make_file(freed), false);
+  const modules::Model model{"Model", {{"t", freed}, {"u", head}}};
+  const LoadModelResult names = modules::check_model(model, Checkpoint(make_file(freed), "auto"), false, {});
   EXPECT_TRUE(names.missing.empty() && names.unexpected.empty());
 }
 

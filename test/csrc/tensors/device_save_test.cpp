@@ -84,33 +84,61 @@ TEST_F(DeviceSave, SmallTensorsTravelInOneBlock) {
   EXPECT_EQ(pieces, 1);
 }
 
+/// What a TensorReader says of each tensor.
+class Parts {
+ public:
+  TensorReader::Emit emit() {
+    return [this](size_t index, std::span<const std::byte> bytes) {
+      EXPECT_FALSE(bytes.empty());
+      EXPECT_GE(index + 1, found_.size());
+      found_.resize(index + 1);
+      found_[index].append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    };
+  }
+  const std::vector<std::string>& found() const { return found_; }
+
+ private:
+  std::vector<std::string> found_;
+};
+
 TEST_F(DeviceSave, TellsTensorsApart) {
   std::mt19937 random(12);
-  const at::Tensor lazy = at::arange(1, 100, at::kFloat)._neg_view();
-  const at::Tensor here = at::arange(50, at::kByte);
-  std::vector<std::string> expected, found(300);
-  std::vector<size_t> order;
-  {
-    TensorReader reader([&](size_t index, std::span<const std::byte> bytes) {
-      ASSERT_FALSE(bytes.empty());
-      order.push_back(index);
-      found[index].append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    });
-    for (size_t i = 0; i < found.size(); ++i) {
-      const at::Tensor tensor = i % 7 == 3 ? lazy : i % 7 == 5 ? here : at::Tensor();
-      if (tensor.defined()) {
-        const at::Tensor dense = tensor.resolve_neg();
-        expected.emplace_back(static_cast<const char*>(dense.const_data_ptr()), dense.nbytes());
-        reader.add(tensor);
-      } else {
-        expected.push_back(io::pattern(random() % (random() % 6 == 0 ? 60'000 : 400)));
-        reader.add(on_fake(expected.back()));  // which nobody else keeps
-      }
+  std::vector<std::string> expected;
+  for (int i = 0; i < 300; ++i) {
+    if (i % 7 == 3 || i % 7 == 5) {
+      const at::Tensor here = at::arange(1, 100, at::kFloat);
+      tensors_.push_back(i % 7 == 3 ? here._neg_view() : here);
+      const at::Tensor dense = tensors_.back().resolve_neg();
+      expected.emplace_back(static_cast<const char*>(dense.const_data_ptr()), dense.nbytes());
+    } else {
+      expected.push_back(io::pattern(random() % (random() % 6 == 0 ? 60'000 : 400)));
+      tensors_.push_back(on_fake(expected.back()));
     }
-    reader.flush();
   }
-  EXPECT_TRUE(found == expected);
-  EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
+  expected.push_back(io::pattern(1));  // not to end with nothing
+  tensors_.push_back(on_fake(expected.back()));
+  Parts parts;
+  TensorReader reader(parts.emit());
+  for (const at::Tensor& tensor : tensors_) {
+    reader.add(tensor);
+  }
+  reader.flush();
+  EXPECT_TRUE(parts.found() == expected);
+}
+
+/// As packed copies of parts are, which are made while others are on the way.
+TEST_F(DeviceSave, KeepsAndWaitsForWhatIsMadeOnTheWay) {
+  std::vector<std::string> expected;
+  Parts parts;
+  TensorReader reader(parts.emit());
+  for (int i = 0; i < 300; ++i) {
+    expected.push_back(std::string(1 + i * 37 % 5'000, static_cast<char>(i)));
+    const at::Tensor made = on_fake(expected.back());
+    reader.follow_current();
+    reader.add(made);
+  }
+  reader.flush();
+  EXPECT_TRUE(parts.found() == expected);
 }
 
 TEST_F(DeviceSave, OneStreamServesAllTensors) {
