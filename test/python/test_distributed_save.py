@@ -288,8 +288,8 @@ def test_functions_of_one_process_name_those_for_dtensors(tmp_path: Path) -> Non
     (errors,) = run_ranks(1, takes_dtensors_elsewhere, str(tmp_path))
     saved = (
         "ValueError: tensor 'weight': has no memory of its own (a FakeTensor, a nested tensor, or a subclass that "
-        "wraps others); convert it to plain tensors first, or save DTensors with torch_safetensors.distributed.save_file or "
-        "save_model, which gather nothing"
+        "wraps others); convert it to plain tensors first, or save DTensors with "
+        "torch_safetensors.distributed.save_file or save_model, which gather nothing"
     )
     loaded = (
         f"ValueError: {tmp_path}/x: tensor 'weight' of the model is a DTensor, of which this process holds a part; "
