@@ -264,7 +264,7 @@ def takes_dtensors_elsewhere(folder: str) -> list[str]:
     fully_shard(model, mesh=mesh)
 
     def write() -> None:
-        with ts.Writer(f"{folder}/y", {"weight": spread}) as writer:
+        with ts.Writer(f"{folder}/z", {"weight": spread}) as writer:
             writer.write("weight", spread)
 
     saves: list[Callable[[], object]] = [
