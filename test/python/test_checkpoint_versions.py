@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import multiprocessing
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,9 @@ def scripted_handle(path: str) -> dict[str, Tensor]:
 
 def by_dcp(path: str) -> dict[str, Tensor]:
     state = {name: torch.empty(SIZE) for name in NAMES}
-    dcp.load(state, storage_reader=distributed.SafetensorsReader(path), no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # which is meant
+        dcp.load(state, storage_reader=distributed.SafetensorsReader(path), no_dist=True)
     return state
 
 
