@@ -161,7 +161,7 @@ def open_together(
 
         together(group, printable(path), "opening it", open_it)
         handle, planned = opened[0]
-        if all(together(group, printable(path), "opening it", lambda handle=handle: bool(handle._is_current()))):
+        if all(together(group, printable(path), "opening it", handle._is_current)):
             return handle, planned
     raise replaced(path)
 
