@@ -16,17 +16,18 @@ SafeOpen = torch.classes.safetensors.SafeOpen
 
 # Schemas change only by appending keyword-only arguments with defaults.
 SCHEMAS = [
-    "load_file(str filename, Device device='cpu', *, str backend='auto', bool verify=False) -> Dict(str, Tensor)",
+    "load_file(str filename, Device device='cpu', *, str backend='auto', bool verify=False, bool strict_index=True)"
+    " -> Dict(str, Tensor)",
     "load(Tensor data, Device device='cpu', *, bool copy=True, bool verify=False) -> Dict(str, Tensor)",
     "save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata=None, *, bool fsync=False,"
     " bool checksum=False, int? alignment=None) -> ()",
     "save(Dict(str, Tensor) tensors, Dict(str, str)? metadata=None, *, bool checksum=False) -> Tensor",
-    "keys(str filename) -> str[]",
+    "keys(str filename, *, bool strict_index=True) -> str[]",
     "metadata(str filename) -> Dict(str, str)",
     "load_tensor(str filename, str name, Device device='cpu', *, str backend='auto', str? expect=None,"
     " bool verify=False) -> Tensor",
     "load_tensors(str filename, str[] names, Device device='cpu', *, str backend='auto', str[]? expect=None,"
-    " bool exact=False, bool verify=False) -> Tensor[]",
+    " bool exact=False, bool verify=False, bool strict_index=True) -> Tensor[]",
     "load_into(str filename, str name, Tensor(a!) out, *, int[]? offsets=None) -> ()",
     "prefetch(str filename, str[] names) -> ()",
     "save_tensors(str filename, str[] names, Tensor[] tensors, str[]? metadata=None, *, bool fsync=False,"
