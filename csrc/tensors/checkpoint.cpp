@@ -386,6 +386,9 @@ std::vector<Checkpoint::Part> Checkpoint::by_file(std::span<const Entry* const> 
 std::vector<at::Tensor> Checkpoint::read(std::span<const Entry* const> entries, c10::Device device,
                                          const TransferOptions& options, bool verify) const {
   if (files_.size() == 1) {
+    for (const Entry* entry : entries) {
+      index_of(*entry);  // throws for one that is not its own
+    }
     return files_.front()->read(entries, device, options, verify);
   }
   uint64_t nbytes = 0;

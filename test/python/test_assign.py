@@ -20,14 +20,15 @@ def on_meta(make) -> nn.Module:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """What load_file returned to load_model."""
+    """The tensors of the file that load_model got."""
     tensors: dict[str, torch.Tensor] = {}
+    load_all = _models._load_all
 
-    def spy(*args, **kwargs):
-        tensors.update(ts.load_file(*args, **kwargs))
+    def spy(file):
+        tensors.update(load_all(file))
         return dict(tensors)
 
-    monkeypatch.setattr(_models, "load_file", spy)
+    monkeypatch.setattr(_models, "_load_all", spy)
     return tensors
 
 

@@ -168,12 +168,25 @@ def test_large_parts_are_mapped_and_small_ones_read(path: Path) -> None:
     file = safe_open(path, backend="mmap")
     whole = file.get_tensor("large")
     part = file.get_slice("large")
-    assert part[1000:200_000].data_ptr() == whole[1000:].data_ptr()
-    small = part[1000:60_000]
+    large, small = part[1000:200_000], part[1000:60_000]
+    assert is_mapped_from(path, large)
+    assert not is_mapped_from(path, small)
+    assert torch.equal(large, whole[1000:200_000])
+    assert large.data_ptr() != whole[1000:].data_ptr()
     assert torch.equal(small, whole[1000:60_000])
     assert small.untyped_storage().nbytes() == small.nbytes
     whole.zero_()
     assert torch.equal(small, torch.arange(1000, 60_000))
+    assert torch.equal(large, torch.arange(1000, 200_000))
+
+
+def is_mapped_from(path: Path, tensor: Tensor) -> bool:
+    """Whether the tensor is pages of the file."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, end = (int(address, 16) for address in line.split()[0].split("-"))
+        if begin <= tensor.data_ptr() < end:
+            return line.endswith(f" {path}")
+    raise AssertionError("at an address that is not mapped")
 
 
 def outcome(call: Callable[[], Tensor]) -> Any:

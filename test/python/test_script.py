@@ -16,8 +16,8 @@ SafeOpen = torch.classes.safetensors.SafeOpen
 
 # Schemas change only by appending keyword-only arguments with defaults.
 SCHEMAS = [
-    "load_file(str filename, Device device='cpu', *, str backend='auto', bool verify=False,"
-    " bool strict_index=True) -> Dict(str, Tensor)",
+    "load_file(str filename, Device device='cpu', *, str backend='auto', bool verify=False, bool strict_index=True)"
+    " -> Dict(str, Tensor)",
     "load(Tensor data, Device device='cpu', *, bool copy=True, bool verify=False) -> Dict(str, Tensor)",
     "save_file(Dict(str, Tensor) tensors, str filename, Dict(str, str)? metadata=None, *, bool fsync=False,"
     " bool checksum=False, int? alignment=None) -> ()",

@@ -1,7 +1,6 @@
 #include <ATen/Functions.h>
 #include <sys/resource.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <functional>
@@ -45,7 +44,7 @@ class Folder {
     if (may_be_single && version_ % 3 == 0) {
       TensorDict all;
       for (int number = 0; number < files_; ++number) {
-        all.insert(name_of(number), at::full({kFloats}, version_));
+        all.insert(name_of(number), at::full({kFloats}, static_cast<float>(version_)));
       }
       save_file(all, directory_ / "model.safetensors");
       std::filesystem::remove(index());
@@ -68,7 +67,7 @@ class Folder {
     std::string map;
     for (int number = 0; number < files_; ++number) {
       TensorDict one;
-      one.insert(name_of(number), at::full({kFloats}, version_));
+      one.insert(name_of(number), at::full({kFloats}, static_cast<float>(version_)));
       save_file(one, file(number));
       map += (map.empty() ? "\"" : ",\"") + name_of(number) + "\":\"" + file_name(version_, number) + "\"";
     }
@@ -110,9 +109,8 @@ class CheckpointVersions : public testing::TestWithParam<const char*> {};
 
 TEST_P(CheckpointVersions, AreNeverMixedWhileOneSaves) {
   Folder folder;
-  std::atomic<bool> stop{false};
-  std::thread saver([&] {
-    while (!stop) {
+  std::jthread saver([&](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
       folder.save(/*may_be_single=*/true);
     }
   });
@@ -146,8 +144,6 @@ TEST_P(CheckpointVersions, AreNeverMixedWhileOneSaves) {
       versions.insert(version_of(way()));
     }
   }
-  stop = true;
-  saver.join();
   EXPECT_GT(versions.size(), 2U);
 }
 
