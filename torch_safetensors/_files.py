@@ -118,7 +118,7 @@ def load_file(
     differs in them raises.
     """
     check_backend(backend)
-    check_flags(verify=verify)
+    check_flags(verify=verify, strict_index=strict_index)
     check_progress(progress)
     threads, ring_size = checked_count("threads", threads), checked_count("ring_size", ring_size)
     check_storage_options(storage_options, is_url=isinstance(filename, str) and is_remote(filename))
@@ -279,7 +279,6 @@ def save_file(
         TypeError: names or metadata that are not str, an alignment that is not int.
     """
     check_flags(fsync=fsync, checksum=checksum)
-    check_alignment(alignment)
     check_progress(progress)
     if _graphs.is_tracing() and _graphs.must_leave(progress):
         options: dict[str, Any] = {"fsync": fsync, "checksum": checksum, "alignment": alignment, "progress": progress}
@@ -288,6 +287,7 @@ def save_file(
     if _graphs.is_tracing():
         _graphs.save_file(tensors, filename, metadata, fsync=fsync, checksum=checksum, alignment=alignment)
         return
+    check_alignment(alignment)
     named = operator_tensors(tensors)
     path = operator_filename(filename)
     try:

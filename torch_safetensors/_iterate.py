@@ -9,7 +9,7 @@ import torch
 
 from ._arguments import DeviceLike, PathLike
 from ._errors import is_out_of_memory, printable
-from ._options import check_backend, checked_count
+from ._options import check_backend, check_flags, checked_count
 from ._progress import Progress, Total, bar_or_callable, reporting
 from ._safe_open import safe_open
 from ._selection import DeviceMap, Names, Rename, Selection, select
@@ -58,6 +58,7 @@ def iter_tensors(
     """
     check_dtype(dtype)
     check_backend(backend)
+    check_flags(strict_index=strict_index)
     threads, buffer_size = checked_count("threads", threads), checked_count("buffer_size", buffer_size)
     file = _open_to_select(filename, backend, names, strict_index)
     selection = select(filename, file.offset_keys(), device, names, rename)

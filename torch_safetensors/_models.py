@@ -79,7 +79,7 @@ def load_model(
         OSError: what the operating system reports.
     """
     check_backend(backend)
-    check_flags(strict=strict, assign=assign, verify=verify)
+    check_flags(strict=strict, assign=assign, verify=verify, strict_index=strict_index)
     check_progress(progress)
     device = operator_device(device)
     # All that is checked and read is of one version of the checkpoint.

@@ -12,7 +12,7 @@ import torch
 from ._arguments import DeviceLike, PathLike, operator_device, operator_filename, operator_name, split_names
 from ._errors import SafetensorError, translate
 from ._memory import check_memory
-from ._options import check_backend, checked_count
+from ._options import check_backend, check_flags, checked_count
 from ._prefetch import PrefetchLoader, PrefetchPlan, rows_of
 
 __all__ = ["SafeSlice", "TensorMeta", "safe_open"]
@@ -98,6 +98,7 @@ class safe_open:  # noqa: N801 (the reference's name)
         if framework not in _FRAMEWORKS:
             raise ValueError(f"framework: {framework!r} is not one of 'pt', 'torch', 'pytorch'")
         check_backend(backend)
+        check_flags(strict_index=strict_index)
         self._filename = filename
         self._device = operator_device(device)
         self._strict_index = strict_index

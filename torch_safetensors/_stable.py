@@ -37,6 +37,7 @@ def load_file(
     filename: PathLike, device: DeviceLike = "cpu", *, backend: str = "auto", strict_index: bool = True, **others: Any
 ) -> dict[str, torch.Tensor]:
     """See :func:`torch_safetensors.load_file`; with no other arguments, and of one file, which has no index."""
+    check_flags(strict_index=strict_index)
     _refuse(_files.load_file, others)
     if _graphs.is_tracing():
         return _graphs.load_file(filename, device, backend=backend)

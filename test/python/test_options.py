@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import types
 from collections.abc import Callable, Iterator
@@ -101,6 +102,7 @@ def shard_size(shown: str) -> Option:
     return Option(refused, shown)
 
 
+STRICT_INDEX = flag("strict_index", "test_checkpoints.py::assert_decides")
 NAMES = Option(
     [
         (5, TypeError, "names: expected str or several of them, not int"),
@@ -170,6 +172,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
             "test_urls.py::test_storage_options",
         ),
         "progress": progress("test_progress.py::test_a_load"),
+        "strict_index": STRICT_INDEX,
     },
     "load": {
         "device": device("test_arguments.py::test_device"),
@@ -189,6 +192,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "backend": backend("test_options.py::test_iteration_reads_whatever_the_backend"),
         "threads": count("threads", "test_options.py::test_background_threads"),
         "buffer_size": count("buffer_size", "test_selection.py::test_iteration_that_is_left_early_ends_its_threads"),
+        "strict_index": STRICT_INDEX,
     },
     "save_file": SAVES,
     "save": {"metadata": SAVES["metadata"], "checksum": SAVES["checksum"]},
@@ -199,6 +203,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "assign": flag("assign", "test_assign.py::test_a_model_on_meta_takes_the_file_s_tensors_without_a_copy"),
         "verify": flag("verify", "test_checksums.py::test_models"),
         "progress": progress("test_progress.py::test_models"),
+        "strict_index": STRICT_INDEX,
     },
     "save_model": {
         **SAVES,
@@ -212,6 +217,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "framework": Option([("np", ValueError, "framework: 'np' is not one of")], "test_arguments.py::test_framework"),
         "device": device("test_arguments.py::test_device"),
         "backend": backend("test_arguments.py::test_unknown_backend"),
+        "strict_index": STRICT_INDEX,
     },
     "safe_open.prefetch": {
         "plan": Option(
@@ -271,12 +277,14 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "strategy": strategy("test_distributed_load.py::test_with_broadcast_the_group_reads_every_byte_once"),
         "backend": backend("test_options.py::test_iteration_reads_whatever_the_backend"),
         "process_group": GROUP,
+        "strict_index": flag("strict_index", "test_options.py::test_the_index_decides_for_ranks"),
     },
     "distributed.load_model": {
         "strict": flag("strict", "test_distributed_load.py::test_models"),
         "strategy": strategy("test_distributed_load.py::test_with_broadcast_the_group_reads_every_byte_once"),
         "backend": backend("test_options.py::test_iteration_reads_whatever_the_backend"),
         "process_group": GROUP,
+        "strict_index": flag("strict_index", "test_options.py::test_the_index_decides_for_ranks"),
     },
     "distributed.save_file": MESH_SAVE,
     "distributed.save_model": MESH_SAVE,
@@ -420,6 +428,23 @@ def test_a_wrong_value_is_refused_and_named(function: str, scene: Scene) -> None
     assert listing(scene.folder) == before
 
 
+def test_the_index_decides_for_ranks(scene: Scene) -> None:
+    state = torch.nn.Linear(2, 2).state_dict()
+    ts.save_file({**state, "more": torch.ones(1)}, scene.folder / "model-00001-of-00001.safetensors")
+    index = scene.folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(state, "model-00001-of-00001.safetensors")}))
+    model = torch.nn.Linear(2, 2)
+    for load in (
+        lambda **options: torch_safetensors.distributed.load_file(index, scene.mesh, **options),
+        lambda **options: torch_safetensors.distributed.load_model(model, index, **options),
+    ):
+        with pytest.raises(ts.SafetensorError, match="strict_index=False"):
+            load()
+        loaded = load(strict_index=False)
+    assert loaded == ([], [])
+    assert torch.equal(model.weight, state["weight"])
+
+
 @pytest.mark.parametrize("function", OPTIONS)
 def test_an_unknown_option_is_refused(function: str, scene: Scene) -> None:
     with pytest.raises(TypeError, match="unknown"):
@@ -445,9 +470,11 @@ CHECKSUM = bool_of("checksum", "test_checksums.py::test_script")
 FSYNC = bool_of("fsync", "test_script.py::test_schema")
 ALIGNMENT = Option([(3, ValueError, "alignment")], "test_save_file.py::test_alignment_in_torchscript")
 LOADS = {"device": DEVICE, "backend": BACKEND, "verify": VERIFY}
+INDEX_OF_OPERATOR = bool_of("strict_index", "test_checkpoints.py::assert_decides")
 EXPECT = typed("Optional[str]", "expect", 1, "test_graphs.py::test_bare_loads_are_exported_with_their_expectations")
 OPERATORS: dict[str, dict[str, Option]] = {
-    "load_file": LOADS,
+    "load_file": {**LOADS, "strict_index": INDEX_OF_OPERATOR},
+    "keys": {"strict_index": INDEX_OF_OPERATOR},
     "load": {
         "device": DEVICE,
         "copy": bool_of("copy", "test_script.py::test_save_and_load_of_bytes"),
@@ -458,6 +485,7 @@ OPERATORS: dict[str, dict[str, Option]] = {
         **LOADS,
         "expect": Option([(["x"], RuntimeError, "but x is expected"), ([], ValueError, "0")], EXPECT.shown),
         "exact": bool_of("exact", "test_graphs.py::test_a_compiled_load_gives_what_eager_gives"),
+        "strict_index": INDEX_OF_OPERATOR,
     },
     "save_file": {
         "metadata": typed("Optional[Dict[str, str]]", "metadata", "x", "test_script.py::test_keys_and_metadata"),

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate
 
 from .._arguments import PathLike
 from .._errors import translated
+from .._options import check_flags
 from ._boxes import LocalBox, Read, local_box, open_checkpoint, read_boxes, whole_box
 from ._cost import Hardware, Work, choose, work_of
 from ._group import check_same, group_of, source_of, together, together_after
@@ -156,6 +157,7 @@ def open_together(
         opened: list[tuple[Any, Any]] = []
 
         def open_it(opened: list[tuple[Any, Any]] = opened) -> None:
+            check_flags(strict_index=strict_index)
             handle = open_checkpoint(path, backend)
             with translated(path):
                 handle._require_whole(strict_index)
