@@ -354,6 +354,7 @@ _EAGER_ONLY = "models are loaded and saved by eager code. Call it outside of the
 
 _FOR_EAGER_CODE = (
     "_check_parts",
+    "_check_savable",
     "_dropped_names",
     "_header_size",
     "_parse_index",

@@ -380,7 +380,7 @@ def test_a_header_that_is_malformed_is_told_as_everywhere(tmp_path: Path) -> Non
     for content, text in (
         (b"junk", "header too small: 4 bytes"),
         ((1 << 62).to_bytes(8, "little") + b"{}", "header too large"),
-        ((2).to_bytes(8, "little") + b"{]", "invalid header"),
+        ((2).to_bytes(8, "little") + b"{]", "invalid JSON in header at byte 1"),
         ((9).to_bytes(8, "little") + b'{"a":\xff\xff}}', "invalid"),
     ):
         path.write_bytes(content)

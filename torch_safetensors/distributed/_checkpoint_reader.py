@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -26,7 +27,7 @@ from ._boxes import LocalBox, Read, read_boxes, whole_box
 from ._carried import portable_errors
 from ._cost import Hardware, choose
 from ._group import device_of, together, together_after, world
-from ._interrupts import signals_held
+from ._interrupts import signals_heard, signals_held
 from ._load import Strategy, check_strategy, log
 from ._saved_boxes import ATTEMPTS, Saved, Sources, open_saved, replaced
 from ._share import Shared, read_shared
@@ -151,23 +152,25 @@ class SafetensorsReader(StorageReader):
         """Reads what the plan has into the planner's tensors."""
         self._check_tensors(plan)
         common: _Common = plan.storage_data or _Common(False, [])
-        if common.is_group:
-            self._agree(self._process_group or world())
-        sources = self._opened()
-        shared: dict[Saved, list[ReadItem]] = {self._saved[index]: [] for index in common.shared}
-        alone: dict[Saved, list[ReadItem]] = {}
-        for item in plan.items:
-            part = self._saved[item.storage_index]
-            (shared if part in shared else alone).setdefault(part, []).append(item)
-        if shared:
-            group = self._process_group or world()
-            with signals_held():
+        group = (self._process_group or world()) if common.is_group else None
+        # A rank that was interrupted between two exchanges would be missed in the next.
+        with signals_held() if group is not None else contextlib.nullcontext():
+            if group is not None:
+                self._agree(group)
+            sources = self._opened()
+            shared: dict[Saved, list[ReadItem]] = {self._saved[index]: [] for index in common.shared}
+            alone: dict[Saved, list[ReadItem]] = {}
+            for item in plan.items:
+                part = self._saved[item.storage_index]
+                (shared if part in shared else alone).setdefault(part, []).append(item)
+            if group is not None and shared:
                 # One after the other: a rank that fails in the first must not be missed in those after it.
                 together(group, printable(self.path), "reading", lambda: _read_alone(sources, alone, planner))
                 for batch in _batches({part: part.nbytes for part in shared}):
                     _read_together(sources, batch, shared, planner, group)
-        else:
-            _read_alone(sources, alone, planner)
+            else:
+                with signals_heard():
+                    _read_alone(sources, alone, planner)
         self._sources = None  # closes the files
         done: Future[None] = Future()
         done.set_result(None)
