@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -103,7 +104,8 @@ def save_without_a_cable(file: Path, two: Sequence[Host]) -> None:
 
 @pytest.mark.parametrize(
     ("act", "size", "doing"),
-    [(load_without_a_cable, LARGE, "reading"), (save_without_a_cable, 8, "writing")],
+    # A rank may be done with what is passed on, and then hears nothing of the others.
+    [(load_without_a_cable, LARGE, "(reading|passing on what was read)"), (save_without_a_cable, 8, "writing")],
 )
 def test_a_pulled_cable_is_an_error_in_time(
     act: Any, size: int, doing: str, two_hosts: Sequence[Host], tmp_path: Path
@@ -114,6 +116,7 @@ def test_a_pulled_cable_is_an_error_in_time(
     for outcome in run(two_hosts, act, file, two_hosts):
         assert isinstance(outcome.error, RuntimeError), outcome.traceback
         assert not isinstance(outcome.error, torch_safetensors.SafetensorError)  # which is of a bad file
-        assert str(outcome.error).startswith(f"{file}: another rank was lost while {doing}: ")
+        lost = f"{re.escape(str(file))}: another rank was lost while {doing}: "
+        assert re.match(lost, str(outcome.error)), outcome.traceback
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
