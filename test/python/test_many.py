@@ -185,7 +185,8 @@ def test_a_child_does_not_stay_paused() -> None:
 def test_result_is_handed_over_once(tmp_path: Path) -> None:
     path = tmp_path / "many.safetensors"
     save_file({str(i): torch.zeros(1) for i in range(1000)}, path)
-    names, tensors, many = torch.ops.safetensors._load_file(str(path), torch.device("cpu"), "auto", None, None, False)
+    arguments = str(path), torch.device("cpu"), "auto", None, None, False, True
+    names, tensors, many = torch.ops.safetensors._load_file(*arguments)
     assert (names, tensors) == ([], [])
     assert len(many.take()[2]) == 1000
     assert many.take()[2] == []

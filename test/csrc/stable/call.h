@@ -11,13 +11,23 @@ extern "C" void torch_safetensors_define_operators();
 
 namespace torch_safetensors::stable {
 
-/// Calls an operator of the library on the stable ABI as a program without Python does: by its name, with all its
-/// arguments. Returns what it leaves on the stack.
+/// Once for all: torch takes each definition once.
+inline void define_operators() {
+  [[maybe_unused]] static const bool defined = (torch_safetensors_define_operators(), true);
+}
+
+/// Calls an operator of the library on the stable ABI as a program without Python does: by its name, the
+/// arguments that are left out by their defaults. Returns what it leaves on the stack.
 template <typename... Arguments>
 torch::jit::Stack call(const std::string& name, Arguments&&... arguments) {
-  [[maybe_unused]] static const bool defined = (torch_safetensors_define_operators(), true);
+  define_operators();
+  const auto handle = c10::Dispatcher::singleton().findSchemaOrThrow(("safetensors::" + name).c_str(), "");
   torch::jit::Stack stack{c10::IValue(std::forward<Arguments>(arguments))...};
-  c10::Dispatcher::singleton().findSchemaOrThrow(("safetensors::" + name).c_str(), "").callBoxed(stack);
+  const auto& declared = handle.schema().arguments();
+  for (size_t i = stack.size(); i < declared.size(); ++i) {
+    stack.push_back(declared[i].default_value().value());
+  }
+  handle.callBoxed(stack);
   return stack;
 }
 
@@ -31,11 +41,9 @@ inline void save_tensors(const std::string& path, Names names, std::vector<at::T
        alignment == 0 ? kNone : c10::IValue(alignment));
 }
 
-inline std::vector<at::Tensor> load_tensors(const std::string& path, Names names, const std::string& backend) {
-  return call("load_tensors", path, std::move(names), c10::Device(c10::kCPU), backend, /*expect=*/kNone,
-              /*exact=*/false, /*verify=*/false)
-      .at(0)
-      .toTensorVector();
+inline std::vector<at::Tensor> load_tensors(const std::string& path, Names names,
+                                            const std::string& backend) {
+  return call("load_tensors", path, std::move(names), c10::Device(c10::kCPU), backend).at(0).toTensorVector();
 }
 
 }  // namespace torch_safetensors::stable

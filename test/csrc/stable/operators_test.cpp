@@ -38,7 +38,8 @@ TEST_F(StableOperators, TensorsOutliveTheirFile) {
 
 TEST_F(StableOperators, LoadAndSaveBytes) {
   const at::Tensor bytes = call("_save_bytes", names_, tensors_, kNone).at(0).toTensor();
-  EXPECT_EQ(std::string(static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()), io::read_file(path_));
+  EXPECT_EQ(std::string(static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()),
+            io::read_file(path_));
   const torch::jit::Stack loaded = call("_load_bytes", bytes, c10::Device(c10::kCPU));
   const auto names = loaded.at(0).toListRef();
   const auto tensors = loaded.at(1).toTensorVector();

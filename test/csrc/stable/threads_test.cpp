@@ -24,7 +24,8 @@ TEST(StableThreads, LoadWhileOthersSave) {
       for (int i = 0; i < 5; ++i) {
         if (thread == 0) {
           const at::Tensor value = at::full({}, i + 1, at::kFloat);
-          save_tensors(path, {"a", "b"}, {value.expand({kElements}).contiguous(), value.expand({7}).contiguous()});
+          save_tensors(path, {"a", "b"},
+                       {value.expand({kElements}).contiguous(), value.expand({7}).contiguous()});
           continue;
         }
         const auto loaded = load_tensors(path, {"a", "b"}, thread == 1 ? "mmap" : "pread");

@@ -58,7 +58,8 @@ TEST_F(Threads, ReadOneHandle) {
     run_on_threads([&](int thread, int round) {
       const std::string name = std::vector<std::string>{"large", "small", "square"}[(thread + round) % 3];
       wrong_ += !is_as_saved(name, file.get_tensor(name));
-      wrong_ += !is_as_saved(name, file.get_tensors_on({name}, c10::kCPU, std::nullopt, std::nullopt, true)[0]);
+      wrong_ +=
+          !is_as_saved(name, file.get_tensors_on({name}, c10::kCPU, std::nullopt, std::nullopt, true)[0]);
       wrong_ += !at::equal(file.get_slice("square", 1, thread, std::nullopt, 2),
                            tensors_.at("square").slice(1, thread, std::nullopt, 2));
       at::Tensor into = at::empty({10}, at::kLong);
