@@ -25,9 +25,9 @@ class Module;
 /// file, a name that it does not hold, or a model that it does not fit; c10::ValueError for a wrong argument
 /// or a tensor that cannot be saved. They name the tensor and the numbers, and the file where it is at fault.
 ///
-/// A storage can be resized or freed while tensors still refer to it, as FSDP and offloading do. Every function
-/// compares a tensor's offset, shape and strides with its storage before it reads or writes the tensor's memory,
-/// and throws c10::ValueError if the storage is too small or has no data.
+/// A storage can be resized or freed while tensors still refer to it, as FSDP and offloading do. Every
+/// function compares a tensor's offset, shape and strides with its storage before it reads or writes the
+/// tensor's memory, and throws c10::ValueError if the storage is too small or has no data.
 ///
 /// `filename` is a path in any encoding, without a NUL. What is read from may be a checkpoint in several
 /// files, too: the path of its index, which ends in `.json`, or of the directory that holds
