@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The C++ tests and the programs of test/deploy and examples/server under sanitizers; SANITIZE=thread for the other kind,
-# of the tests alone. torch itself is not instrumented, which address and undefined cope with. The thread sanitizer sees
+# of the tests and of the program that runs and swaps packages. torch itself is not instrumented, which address and undefined cope with. The thread sanitizer sees
 # no barrier of torch's OpenMP threads: there are none in its run.
 source "$(dirname "$0")/common.sh"
 scripts/setup.sh dev
@@ -16,8 +16,8 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:-intercept_tls_get_addr=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 say "running ctest under $kind"
 ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(getconf _NPROCESSORS_ONLN)" ${CTEST_ARGS:-}
-if [ "$kind" != thread ]; then
-  "$python" scripts/build_python.py
-  say "running the deployed programs under $kind"
-  SANITIZE=$kind "$python" -m pytest -q test/python/test_deploy.py test/python/test_server.py -k "not documented"
-fi
+"$python" scripts/build_python.py
+programs=(test/python/test_deploy.py test/python/test_server.py -k "not documented")
+if [ "$kind" = thread ]; then programs=(test/python/test_deploy.py -k test_linked); fi
+say "running the deployed programs under $kind"
+SANITIZE=$kind "$python" -m pytest -q "${programs[@]}"
