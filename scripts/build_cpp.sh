@@ -3,7 +3,9 @@
 source "$(dirname "$0")/common.sh"
 folder=$1
 shift
-options=(-DTORCH_SAFETENSORS_WERROR=$werror -DCMAKE_EXPORT_COMPILE_COMMANDS=ON "$@")
+# Debug information of lines alone: all of it, with torch's types, takes as long to write as the rest of the compilation.
+options=(-DTORCH_SAFETENSORS_WERROR=$werror -DTORCH_SAFETENSORS_PRECOMPILE=ON -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+  -DCMAKE_CXX_FLAGS_DEBUG=-g1 "$@")
 
 # Configuring again changes nothing unless the options do; ninja watches the CMake files.
 stamp=$folder/options.stamp

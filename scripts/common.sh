@@ -18,6 +18,7 @@ mkdir -p build/logs
 # ccache, where there is one. Relative paths let clones in different folders share what it holds.
 if command -v ccache >/dev/null; then
   export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
+  export CCACHE_SLOPPINESS=pch_defines,time_macros
 fi
 
 # Warnings are errors in CI only: a newcomer's compiler may know others than ours.

@@ -21,6 +21,8 @@ from installed import build, packages, prefix, site, wheel
 __all__ = ["build", "cli", "packages", "prefix", "site", "wheel"]  # fixtures
 
 HERE = Path(__file__).parent
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what it runs in the background so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 #: True for the long form of tests that repeat something until it breaks: make torture.
 TORTURE = bool(os.environ.get("TORTURE"))
 

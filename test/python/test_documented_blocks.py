@@ -43,10 +43,12 @@ NOT_RUN = {
     ),
     "python -m benchmarks.distributed_load --network 100 --markdown": "as above",
     "python -m benchmarks.distributed_cost --markdown --plot docs/distributed-costs.png": "as above",
-    "# The Python tests on a library under sanitizers": "an hour, by hand",
-    'load_file(str filename, Device device=cpu, *, str backend="auto", bool verify=False) -> Dict(str, Tensor)': (
-        "test_site.py compares it with the operators"
+    "python -m benchmarks.distributed_checkpoint --rounds 7": (
+        "minutes on a slow disk; test_benchmark_distributed_checkpoint.py runs the short form"
     ),
+    "# The Python tests on a library under sanitizers": "an hour, by hand",
+    'load_file(str filename, Device device=cpu, *, str backend="auto", bool verify=False, bool strict_index=True) -> '
+    "Dict(str, Tensor)": ("test_site.py compares it with the operators"),
 }
 #: Pages that are programs for several ranks, and for how many.
 RANKS = {"docs/distributed.md": 4}
