@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs each fuzzer for FUZZ_SECONDS under address and undefined-behaviour sanitizers, as many at once as there are
 # cores. What they find is added to build/fuzz/corpus, where the next run goes on; an input that breaks something lands
-# in build/fuzz/broken. FUZZ_COVERAGE=1 also shows how much of csrc/format the corpus reaches.
+# in build/fuzz/broken. FUZZ_COVERAGE=1 also shows how much of csrc/format the corpus reaches; BUILD_ONLY=1 compiles the
+# fuzzers and stops there.
 source "$(dirname "$0")/common.sh"
 scripts/setup.sh fuzz
 export CXX=clang++-19
@@ -13,6 +14,7 @@ scripts/build_cpp.sh build/fuzz/address "${options[@]}" -DCMAKE_BUILD_TYPE=RelWi
   "-DCMAKE_CXX_FLAGS=-D_GLIBCXX_ASSERTIONS -fsanitize-ignorelist=$root/fuzz/sanitizer_ignore.txt" \
   -DTORCH_SAFETENSORS_SANITIZE=address,undefined,fuzzer-no-link \
   "-DCMAKE_PREFIX_PATH=$torch"
+if [ -n "${BUILD_ONLY:-}" ]; then exit; fi
 "$python" fuzz/make_corpus.py build/fuzz/corpus
 mkdir -p build/fuzz/broken
 
