@@ -7,11 +7,12 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <span>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace torch_safetensors::io {
@@ -59,8 +60,9 @@ inline std::string write_file(const std::string& path, std::string_view contents
 }
 
 inline std::string read_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
+  std::ostringstream contents;
+  contents << std::ifstream(path, std::ios::binary).rdbuf();
+  return std::move(contents).str();
 }
 
 inline mode_t mode_of(const std::string& path) {
@@ -70,10 +72,16 @@ inline mode_t mode_of(const std::string& path) {
 
 /// Bytes that differ from one place to the next, with a period that is no power of two.
 inline std::string pattern(size_t size) {
-  std::string bytes(size, '\0');
-  for (size_t i = 0; i < size; ++i) {
-    bytes[i] = static_cast<char>(i % 251 + i / 65521);
+  constexpr size_t kPeriod = 251 * 257;  // some of it byte by byte, which takes its time under a sanitizer
+  std::string bytes;
+  bytes.reserve(size + kPeriod);
+  for (size_t i = 0; i < std::min(size, kPeriod); ++i) {
+    bytes += static_cast<char>(i % 251 + i / 257);
   }
+  for (size_t i = 1; bytes.size() < size; ++i) {
+    bytes.append(bytes, 0, kPeriod - i % 251);
+  }
+  bytes.resize(size);
   return bytes;
 }
 
