@@ -15,6 +15,7 @@ if [ "$kind" = thread ]; then export OMP_NUM_THREADS=1; fi
 # The runtime of gcc before 14 takes a thread's memory that happens to begin 16 bytes after a page for that of an old
 # glibc, and looks for leaks at addresses that it makes of it: https://github.com/google/sanitizers/issues/1322
 export ASAN_OPTIONS=${ASAN_OPTIONS:-intercept_tls_get_addr=0}
+export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$root/test/deploy/leaks.txt:print_suppressions=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 say "running ctest under $kind"
 ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(getconf _NPROCESSORS_ONLN)" ${CTEST_ARGS:-}
