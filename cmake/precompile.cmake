@@ -1,6 +1,6 @@
 # torch's headers take several times as long to parse as a source of ours that includes them. Here they are parsed once
-# for the layers and once for the tests. What a source forgets to include is then found all the same: setup.py, which
-# compiles each without this, notices.
+# for the layers and once for the tests. What a layer forgets to include still shows where setup.py
+# compiles it without this; what a test forgets does not.
 set(headers
   <ATen/Functions.h> <ATen/core/Tensor.h> <torch/custom_class.h> <torch/library.h>
   <algorithm> <filesystem> <functional> <map> <memory> <mutex> <optional> <span> <string> <thread> <unordered_map>
